@@ -1,0 +1,184 @@
+//! The HTTP API's types, as JSON: the control plane serves them, the CLI and the agent's enrolment
+//! use them. Field names are camelCase; times are milliseconds since 1970, UTC.
+//!
+//! | method and path (below `/api/v1`) | asks | answers |
+//! |---|---|---|
+//! | `GET /info` (open) | | [`Info`] |
+//! | `POST /login` (open) | [`Login`] | [`Token`] |
+//! | `GET /whoami` | | [`WhoAmI`] |
+//! | `GET /trust/director` | | [`DirectorKey`] |
+//! | `GET /trust/roots` (open) | | list of [`crate::signing::Envelope`], by version |
+//! | `POST /trust/roots` | a root's [`crate::signing::Envelope`] | [`TrustView`] |
+//! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
+//! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`] |
+//! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
+//! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
+//! | `PUT /blobs/{sha256}` | the bytes | nothing |
+//! | `PUT`, `GET`, `DELETE /deployments/{name}`, `GET /deployments` | [`deployment::Deployment`] | [`deployment::Deployment`] |
+//! | `GET /devices/{id}`, `GET /devices` | | [`fleet::DeviceView`] |
+//! | `GET /events?limit=N` | | list of [`fleet::EventView`], newest first |
+//!
+//! "Open" needs no token; every other call carries `Authorization: Bearer …`. An error is a
+//! [`Problem`] (RFC 9457) with the media type `application/problem+json`.
+
+pub mod catalog;
+pub mod deployment;
+pub mod fleet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+use crate::id::{DeviceId, FleetId, Labels, UnixMs};
+use crate::signing::Envelope;
+use crate::signing::key::PublicKey;
+
+macro_rules! api_types {
+    ($($(#[$doc:meta])* pub struct $name:ident { $($body:tt)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+            #[serde(rename_all = "camelCase")]
+            #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+            pub struct $name { $($body)* }
+        )*
+    };
+}
+pub(crate) use api_types;
+
+api_types! {
+    /// An error, RFC 9457, with Muster's `hint`: the next move.
+    pub struct Problem {
+        /// The HTTP status in words.
+        pub title: String,
+        /// The HTTP status.
+        pub status: u16,
+        /// What was attempted and why it failed.
+        pub detail: String,
+        /// What to do next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub hint: Option<String>,
+    }
+
+    /// What anyone may know of a control plane.
+    pub struct Info {
+        /// Its version.
+        pub version: String,
+        /// The fleet, once a root is there.
+        pub fleet: Option<FleetId>,
+        /// The version of the newest root; none: `muster keys init` has yet to be run.
+        pub root_version: Option<u64>,
+        /// SHA-256 of the CA's certificate (DER).
+        pub ca_fingerprint: Digest,
+    }
+
+    /// The first run's one-time code against a token.
+    pub struct Login {
+        /// As the control plane printed it.
+        pub code: String,
+    }
+
+    /// An API token.
+    pub struct Token {
+        /// To be sent as `Authorization: Bearer …`; shown once.
+        pub token: String,
+        /// Whose it is.
+        pub user: String,
+    }
+
+    /// Whose token it is.
+    pub struct WhoAmI {
+        /// The user.
+        pub user: String,
+    }
+
+    /// The key that signs desired states here.
+    pub struct DirectorKey {
+        /// To be named by the root.
+        pub key: PublicKey,
+    }
+
+    /// The trust in force.
+    pub struct TrustView {
+        /// The fleet.
+        pub fleet: FleetId,
+        /// The newest root's version.
+        pub version: u64,
+        /// SHA-256 of its payload.
+        pub digest: Digest,
+        /// When it expires.
+        pub expires_ms: UnixMs,
+    }
+
+    /// Asks for a claim.
+    pub struct NewClaim {
+        /// How many devices it may enrol.
+        pub uses: u32,
+        /// How long it lives, in seconds.
+        pub ttl_seconds: u64,
+        /// Labels that every device enrolled with it gets.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
+        pub labels: Labels,
+    }
+
+    /// A new claim; the CLI makes the token that a device needs of it.
+    pub struct Claim {
+        /// 8 bytes, hex.
+        pub id: String,
+        /// 16 bytes, hex; shown once.
+        pub secret: String,
+        /// When it ends.
+        pub expires_ms: UnixMs,
+    }
+
+    /// A claim without its secret.
+    pub struct ClaimView {
+        /// 8 bytes, hex.
+        pub id: String,
+        /// How many devices it may enrol.
+        pub uses: u32,
+        /// How many it has.
+        pub used: u32,
+        /// When it ends.
+        pub expires_ms: UnixMs,
+    }
+
+    /// A device asks for its first certificate.
+    pub struct Enrol {
+        /// The claim's id, hex.
+        pub claim: String,
+        /// The claim's secret, hex.
+        pub secret: String,
+        /// A certificate request made with the device's key, PEM.
+        pub csr: String,
+        /// The name it would like; else one is made from its key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<DeviceId>,
+        /// What its owner calls it.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
+        pub labels: Labels,
+    }
+
+    /// A device asks for its next certificate.
+    pub struct Renew {
+        /// A [`crate::message::Renewal`], signed by the enrolled key.
+        #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+        pub renewal: Envelope,
+    }
+
+    /// A device's certificate and what it needs to connect.
+    pub struct Enrolled {
+        /// The device's id.
+        pub device: DeviceId,
+        /// Its client certificate, PEM.
+        pub certificate: String,
+        /// The CA's certificate, PEM; its digest must be the pinned one.
+        pub ca: String,
+        /// Every root so far, by version.
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
+        pub roots: Vec<Envelope>,
+        /// The broker as `host:port`; an empty host is the host of this request.
+        pub mqtt: String,
+    }
+}

@@ -1,0 +1,33 @@
+//! The words both sides of Muster speak. Pure: no socket, file, clock or random number.
+//!
+//! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
+//! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`]); what a device is told and
+//! tells ([`desired`], [`reported`], [`telemetry`], [`message`]); how it travels ([`topic`],
+//! [`wire`]); and what people and scripts use ([`claim`], [`api`]).
+
+pub mod limits;
+
+pub mod digest;
+pub mod id;
+pub mod quantity;
+
+pub mod root;
+pub mod signing;
+
+pub mod chunk;
+pub mod manifest;
+
+pub mod desired;
+pub mod message;
+pub mod reported;
+pub mod sketch;
+pub mod telemetry;
+
+pub mod topic;
+pub mod wire;
+
+pub mod api;
+pub mod claim;
+
+pub use digest::Digest;
+pub use id::{BootId, DeploymentName, DeviceId, FleetId, ModelName, Nonce, Version};

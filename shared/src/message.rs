@@ -1,0 +1,215 @@
+//! The small messages: hello, trust, chunks, events, calls. Unsigned ones are hints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+use crate::id::{BootId, DeploymentName, DeviceId, Generation, InstanceId, Nonce, UnixMs, Version};
+use crate::limits::{CALL_BYTES_MAX, FRAME_BYTES_MAX, ROOT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::signing::Envelope;
+use crate::wire::Message;
+
+/// Sent on each connect and from time to time: what the device holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Which run of the agent.
+    pub boot: BootId,
+    /// Fresh; a desired state that names it was signed after this hello.
+    pub nonce: Nonce,
+    /// The root it believes in.
+    pub root_version: u64,
+    /// The desired state it holds; none after a loss of state.
+    pub holds: Option<Held>,
+}
+
+/// A desired state by number and content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its place in the order.
+    pub generation: Generation,
+    /// SHA-256 of its signed payload.
+    pub digest: Digest,
+}
+
+impl Message for Hello {
+    const NAME: &'static str = "hello";
+    const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+}
+
+/// The next root document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustUpdate {
+    /// A root in its envelope.
+    pub root: Envelope,
+}
+
+impl Message for TrustUpdate {
+    const NAME: &'static str = "trust update";
+    const BYTES_MAX: usize = ROOT_BYTES_MAX;
+}
+
+/// Asks for frames of one blob: a file, a manifest in its envelope, or a chunk index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkGet {
+    /// The blob's digest.
+    pub blob: Digest,
+    /// The frame that bit 0 stands for.
+    pub first_frame: u32,
+    /// Bit i asks for frame `first_frame + i`; at most [`WINDOW_FRAMES_MAX`] bits count.
+    pub frames: u64,
+}
+
+impl ChunkGet {
+    /// The frames asked for, in order.
+    pub fn wanted(&self) -> impl Iterator<Item = u32> + use<> {
+        let (first, bits) = (self.first_frame, self.frames);
+        (0..64u32)
+            .filter(move |bit| bits >> bit & 1 == 1)
+            .take(WINDOW_FRAMES_MAX)
+            .filter_map(move |bit| first.checked_add(bit))
+    }
+}
+
+impl Message for ChunkGet {
+    const NAME: &'static str = "chunk request";
+    const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+}
+
+/// One frame of a blob, or word that there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChunkData {
+    /// Bytes, unverified until their chunk is whole.
+    Frame {
+        /// The blob's digest.
+        blob: Digest,
+        /// Which frame.
+        number: u32,
+        /// At most [`FRAME_BYTES_MAX`] bytes.
+        bytes: Vec<u8>,
+    },
+    /// The plane does not serve this blob to this device now; worth asking again later.
+    Unavailable {
+        /// The blob's digest.
+        blob: Digest,
+    },
+}
+
+impl Message for ChunkData {
+    const NAME: &'static str = "chunk data";
+    const BYTES_MAX: usize = FRAME_BYTES_MAX + 128;
+}
+
+/// Something that happened on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which run of the agent.
+    pub boot: BootId,
+    /// The device's clock.
+    pub at_ms: UnixMs,
+    /// What happened.
+    pub kind: EventKind,
+    /// Which deployment, if one.
+    pub deployment: Option<DeploymentName>,
+    /// The particulars, for a person.
+    pub text: String,
+}
+
+/// What can happen on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum EventKind {
+    /// A desired state was not taken.
+    DesiredRefused,
+    /// A bundle was refused.
+    BundleRefused,
+    /// A chunk arrived that is not what its index names.
+    ChunkDiscarded,
+    /// A version began to serve.
+    Serving,
+    /// A version was taken back.
+    RolledBack,
+    /// A worker died.
+    WorkerCrashed,
+    /// The agent started.
+    Started,
+}
+
+impl Message for Event {
+    const NAME: &'static str = "event";
+    const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+}
+
+/// A request to a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Names the request; a repeated id is answered once.
+    pub id: Nonce,
+    /// Where the reply goes.
+    pub reply_to: InstanceId,
+    /// How long the asker waits, from arrival.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What can be asked of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// A request to the device's TF Serving door.
+    TfServing {
+        /// The model as doors name it.
+        served: DeploymentName,
+        /// The version, where the caller names one.
+        version: Option<Version>,
+        /// What to do.
+        verb: TfServingVerb,
+        /// The request's body, JSON.
+        body: Vec<u8>,
+    },
+}
+
+/// TF Serving's verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TfServingVerb {
+    /// `GET /v1/models/M`
+    Status,
+    /// `POST /v1/models/M:predict`
+    Predict,
+}
+
+impl Message for Call {
+    const NAME: &'static str = "call";
+    const BYTES_MAX: usize = CALL_BYTES_MAX;
+}
+
+/// A device's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's id.
+    pub id: Nonce,
+    /// An HTTP status.
+    pub status: u16,
+    /// The version that answered.
+    pub version: Option<Version>,
+    /// The answer's body, JSON.
+    pub body: Vec<u8>,
+}
+
+impl Message for Reply {
+    const NAME: &'static str = "reply";
+    const BYTES_MAX: usize = CALL_BYTES_MAX;
+}
+
+/// Asks for a new client certificate; signed by the enrolled key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Whose certificate.
+    pub device: DeviceId,
+    /// A certificate request for the same key, DER.
+    pub csr: Vec<u8>,
+}
+
+impl Message for Renewal {
+    const NAME: &'static str = "renewal";
+    const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+}

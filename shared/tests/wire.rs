@@ -1,0 +1,290 @@
+//! The wire codec over every message: arbitrary bytes decode without a panic, what is encoded
+//! decodes to itself, and the bytes of version 1 in `golden/` still decode to what they were.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::id::Generation;
+use muster_shared::message::{
+    Call, ChunkData, ChunkGet, Event, EventKind, Held, Hello, Renewal, Reply, Request, TfServingVerb, TrustUpdate,
+};
+use muster_shared::reported::{
+    BundleRef, DesiredRefused, Facts, Measured, Phase, Refusal, RefusalKind, Reported, SignedReported, SlotReport,
+};
+use muster_shared::signing::key::SecretKey;
+use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::sketch::Sketch;
+use muster_shared::telemetry::{Ack, Batch, HostSample, ModelSample, SignedBatch};
+use muster_shared::wire::{Message, WireError, decode, encode};
+use muster_shared::{BootId, Digest, Nonce, Version, limits};
+use proptest::prelude::*;
+
+/// Calls `$check!(name, value)` for a value of each message.
+macro_rules! each_message {
+    ($check:ident) => {
+        $check!("hello", hello(Some(Generation { epoch: 1, number: 7 })));
+        $check!("trust", TrustUpdate { root: envelope(b"root") });
+        $check!("desired", desired(3));
+        $check!("desired-signed", SignedDesired(envelope(b"desired")));
+        $check!("reported", reported());
+        $check!("reported-signed", SignedReported(envelope(b"reported")));
+        $check!("telemetry", batch());
+        $check!("telemetry-signed", SignedBatch(envelope(b"telemetry")));
+        $check!("telemetry-ack", Ack { boot: BootId([3; 16]), sequence: 9 });
+        $check!("chunk-get", ChunkGet { blob: Digest::of("blob"), first_frame: 300, frames: 0b1011 });
+        $check!("chunk-data", ChunkData::Frame { blob: Digest::of("blob"), number: 301, bytes: vec![1, 2, 3] });
+        $check!("chunk-unavailable", ChunkData::Unavailable { blob: Digest::of("blob") });
+        $check!("event", event());
+        $check!("call", call());
+        $check!("reply", Reply { id: Nonce([5; 16]), status: 200, version: Version::new(2), body: b"{}".to_vec() });
+        $check!("renewal", Renewal { device: "edge-1".parse().unwrap(), csr: vec![0x30, 0x01] });
+    };
+}
+
+fn envelope(payload: &[u8]) -> Envelope {
+    Envelope::sign(payload_type::DESIRED, payload.to_vec(), &[&SecretKey::from_seed([1; 32])])
+}
+
+fn hello(holds: Option<Generation>) -> Hello {
+    let holds = holds.map(|generation| Held { generation, digest: Digest::of("held") });
+    Hello { boot: BootId([1; 16]), nonce: Nonce([2; 16]), root_version: 1, holds }
+}
+
+fn bundle() -> BundleRef {
+    BundleRef { model: "digits".parse().unwrap(), version: Version::new(2).unwrap(), manifest: Digest::of("manifest") }
+}
+
+fn desired(slots: usize) -> Desired {
+    let slot = |at: usize| SlotSpec {
+        deployment: format!("digits-{at}").parse().unwrap(),
+        served_as: (at == 1).then(|| "numbers".parse().unwrap()),
+        model: "digits".parse().unwrap(),
+        version: Version::new(2).unwrap(),
+        manifest: Digest::of("manifest"),
+        envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1234 },
+        variant: "fp32".parse().unwrap(),
+        resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
+        probation_ms: 60_000,
+    };
+    Desired {
+        fleet: "home".parse().unwrap(),
+        device: "edge-1".parse().unwrap(),
+        fingerprint: Digest::of("key"),
+        generation: Generation { epoch: 1, number: 7 },
+        issued_ms: 1_700_000_000_000,
+        expires_ms: 1_700_086_400_000,
+        nonce: Some(Nonce([2; 16])),
+        slots: (0..slots).map(slot).collect(),
+    }
+}
+
+fn reported() -> Reported {
+    Reported {
+        device: "edge-1".parse().unwrap(),
+        boot: BootId([1; 16]),
+        sequence: 4,
+        at_ms: 1_700_000_000_001,
+        root_version: 1,
+        applied: Some(Generation { epoch: 1, number: 7 }),
+        desired_refused: Some(DesiredRefused {
+            generation: Some(Generation { epoch: 1, number: 6 }),
+            reason: "older than the one held".into(),
+            at_ms: 1_700_000_000_000,
+        }),
+        facts: Facts {
+            agent: "0.1.0".into(),
+            arch: "aarch64".into(),
+            os: "Debian 12".into(),
+            cpu_model: None,
+            cpu_milli: 4000,
+            memory_bytes: 4 << 30,
+            disk_free_bytes: Some(1 << 30),
+            engines: vec!["tract".into()],
+            isolation: vec!["rlimits".into()],
+            labels: [("site".parse().unwrap(), "north".parse().unwrap())].into(),
+        },
+        slots: vec![SlotReport {
+            deployment: "digits".parse().unwrap(),
+            phase: Phase::Serving,
+            wanted: Some(bundle()),
+            running: Some(bundle()),
+            waiting: Some("no room".into()),
+            restarts: 1,
+            measured: Some(Measured { memory_peak_bytes: 9 << 20, latency_us: 80 }),
+        }],
+        refusals: vec![Refusal {
+            bundle: bundle(),
+            agent: "0.1.0".into(),
+            kind: RefusalKind::GoldenMismatch,
+            reason: "output 0 differs".into(),
+            at_ms: 1_700_000_000_000,
+        }],
+    }
+}
+
+fn batch() -> Batch {
+    let mut latency = Sketch::default();
+    [80, 90, 1500].iter().for_each(|micros| latency.record(*micros));
+    Batch {
+        device: "edge-1".parse().unwrap(),
+        boot: BootId([1; 16]),
+        sequence: 9,
+        from_ms: 1_700_000_000_000,
+        until_ms: 1_700_000_010_000,
+        host: HostSample {
+            cpu_permille: 125,
+            memory_used_bytes: 1 << 30,
+            memory_bytes: 4 << 30,
+            disk_free_bytes: Some(1 << 30),
+            disk_bytes: Some(8 << 30),
+            temperature_millicelsius: Some(51_500),
+        },
+        models: vec![ModelSample {
+            deployment: "digits".parse().unwrap(),
+            model: "digits".parse().unwrap(),
+            version: Version::new(2).unwrap(),
+            requests: 3,
+            errors: 0,
+            cpu_us: 1600,
+            latency,
+        }],
+    }
+}
+
+fn event() -> Event {
+    Event {
+        boot: BootId([1; 16]),
+        at_ms: 1_700_000_000_000,
+        kind: EventKind::ChunkDiscarded,
+        deployment: Some("digits".parse().unwrap()),
+        text: "chunk 3".into(),
+    }
+}
+
+fn call() -> Call {
+    Call {
+        id: Nonce([5; 16]),
+        reply_to: "cp-1".parse().unwrap(),
+        deadline_ms: 5000,
+        request: Request::TfServing {
+            served: "digits".parse().unwrap(),
+            version: Version::new(2),
+            verb: TfServingVerb::Predict,
+            body: b"{}".to_vec(),
+        },
+    }
+}
+
+fn survives<M: Message + PartialEq + Debug>(message: M) {
+    let bytes = encode(&message).expect("within its limit");
+    assert_eq!(decode::<M>(&bytes), Ok(message));
+    // One byte more, one byte less: neither is the message.
+    assert!(decode::<M>(&bytes[..bytes.len() - 1]).is_err());
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(decode::<M>(&longer).is_err());
+    let mut other_version = bytes;
+    other_version[0] += 1;
+    assert!(matches!(decode::<M>(&other_version), Err(WireError::UnknownVersion { .. })));
+}
+
+#[test]
+fn every_encoding_decodes_to_itself() {
+    macro_rules! check {
+        ($name:literal, $value:expr) => {
+            survives($value)
+        };
+    }
+    each_message!(check);
+}
+
+/// Run with `MUSTER_WRITE_GOLDEN=1` once for a new message; a file that exists is never rewritten.
+#[test]
+fn the_bytes_of_version_1_are_read_for_ever() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
+    macro_rules! check {
+        ($name:literal, $value:expr) => {
+            let path = folder.join(concat!($name, ".bin"));
+            if !path.exists() && std::env::var_os("MUSTER_WRITE_GOLDEN").is_some() {
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(&path, encode(&$value).unwrap()).unwrap();
+            }
+            let golden = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert_eq!(decode(&golden), Ok($value), $name);
+            assert_eq!(encode(&$value).unwrap(), golden, $name);
+        };
+    }
+    each_message!(check);
+}
+
+#[test]
+fn a_full_desired_state_fits_its_limit() {
+    let mut full = desired(limits::SLOTS_MAX);
+    for (at, slot) in full.slots.iter_mut().enumerate() {
+        slot.deployment = format!("{at:a>63}").parse().unwrap();
+        slot.served_as = Some(format!("{at:b>63}").parse().unwrap());
+        slot.model = "m".repeat(63).parse().unwrap();
+    }
+    let payload = encode(&full).expect("the payload fits");
+    encode(&SignedDesired(envelope(&payload))).expect("the envelope fits");
+}
+
+#[test]
+fn too_many_bytes_are_refused_unparsed() {
+    let bytes = vec![1; limits::SMALL_MESSAGE_BYTES_MAX + 1];
+    assert!(matches!(decode::<Hello>(&bytes), Err(WireError::TooLong { .. })));
+    assert!(matches!(decode::<Hello>(&[]), Err(WireError::Empty { .. })));
+}
+
+proptest! {
+    #[test]
+    fn every_decode_of_arbitrary_bytes_returns(mut bytes in prop::collection::vec(any::<u8>(), 0..600), known in any::<bool>()) {
+        if known && !bytes.is_empty() {
+            bytes[0] = 1;
+        }
+        macro_rules! check {
+            ($name:literal, $value:expr) => {
+                // Only the type matters; the call must return.
+                let mut _typed = decode(&bytes);
+                if false { _typed = Ok($value); }
+            };
+        }
+        each_message!(check);
+        let _ = Envelope::verify(&Envelope { payload_type: "t".into(), payload: bytes.clone(), signatures: vec![] }, "t", &[], 1);
+        let _ = muster_shared::manifest::Manifest::parse(&bytes);
+        let _ = std::str::from_utf8(&bytes).map(|text| text.parse::<muster_shared::topic::Topic>());
+        let _ = std::str::from_utf8(&bytes).map(|text| text.parse::<muster_shared::claim::ClaimToken>());
+    }
+
+    #[test]
+    fn a_changed_byte_decodes_to_something_or_nothing_but_returns(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        macro_rules! check {
+            ($name:literal, $value:expr) => {
+                let mut bytes = encode(&$value).unwrap();
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+                let mut _typed = decode(&bytes);
+                if false { _typed = Ok($value); }
+            };
+        }
+        each_message!(check);
+    }
+
+    #[test]
+    fn any_hello_survives(boot in any::<[u8; 16]>(), nonce in any::<[u8; 16]>(), root_version in any::<u64>(), epoch in any::<u64>(), number in any::<u64>()) {
+        let message = Hello { boot: BootId(boot), nonce: Nonce(nonce), root_version, ..hello(Some(Generation { epoch, number })) };
+        prop_assert_eq!(decode(&encode(&message).unwrap()), Ok(message));
+    }
+
+    #[test]
+    fn any_frame_survives(number in any::<u32>(), bytes in prop::collection::vec(any::<u8>(), 0..limits::FRAME_BYTES_MAX)) {
+        let message = ChunkData::Frame { blob: Digest::of(&bytes), number, bytes };
+        prop_assert_eq!(decode(&encode(&message).unwrap()), Ok(message));
+    }
+
+    #[test]
+    fn a_window_never_asks_for_more_than_its_limit(first_frame in any::<u32>(), frames in any::<u64>()) {
+        let get = ChunkGet { blob: Digest::of("blob"), first_frame, frames };
+        prop_assert!(get.wanted().count() <= limits::WINDOW_FRAMES_MAX);
+    }
+}
