@@ -1,6 +1,8 @@
 //! The wire codec over every message: arbitrary bytes decode without a panic, what is encoded
 //! decodes to itself, and the bytes of version 1 in `golden/` still decode to what they were.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Debug;
 use std::path::Path;
 

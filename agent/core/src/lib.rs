@@ -1,1 +1,13 @@
-//! x
+//! What an agent decides, without doing it. No runtime, socket, file, clock or random number: the
+//! driver passes time and chance in and carries the actions out, and the simulator can do the same.
+//!
+//! The story, in order: a desired state is believed or not ([`accept`]); [`reconcile`] holds it
+//! against the slots; a slot lives its life ([`slot`]); the bundle it needs is fetched ([`fetch`],
+//! frame by frame in [`transfer`]); what fails is tried again later ([`backoff`]).
+
+pub mod accept;
+pub mod backoff;
+pub mod fetch;
+pub mod reconcile;
+pub mod slot;
+pub mod transfer;

@@ -72,6 +72,17 @@ impl Envelope {
         Self { payload_type: payload_type.to_owned(), payload, signatures: vec![signature] }
     }
 
+    /// The envelope as DSSE's JSON.
+    pub fn to_json(&self) -> String {
+        // A tree of strings always becomes JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads DSSE's JSON.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
     /// The bytes that a signature covers.
     pub fn message_to_sign(payload_type: &str, payload: &[u8]) -> Vec<u8> {
         pre_authentication_encoding(payload_type, payload)

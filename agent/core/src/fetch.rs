@@ -1,0 +1,656 @@
+//! How the files of a bundle come to this device: the manifest first, which must be a publisher's,
+//! then each file behind its chunk index. One file moves at a time, so that what is in flight stays
+//! bounded for the whole device.
+//!
+//! What is on disk already is looked at first: that is all there is to resuming.
+
+use muster_shared::chunk::{ChunkIndex, index_bytes};
+use muster_shared::desired::SlotSpec;
+use muster_shared::id::UnixMs;
+use muster_shared::manifest::{FileRef, VerifiedManifest};
+use muster_shared::message::{ChunkData, ChunkGet};
+use muster_shared::root::TrustedRoot;
+use muster_shared::signing::Envelope;
+use muster_shared::{DeploymentName, Digest};
+
+use crate::backoff::delay_ms;
+use crate::transfer::{Arrival, Transfer};
+
+/// Damaged pieces in a row after which a job pauses: a line or a plane that damages everything
+/// must not keep the device busy.
+const DISCARDS_MAX: u32 = 16;
+
+/// Everything that is to be fetched, in order of asking.
+#[derive(Debug, Default)]
+pub struct Fetcher {
+    jobs: Vec<Job>,
+    online: bool,
+}
+
+/// The files of one slot.
+#[derive(Debug)]
+struct Job {
+    deployment: DeploymentName,
+    spec: SlotSpec,
+    manifest: Option<VerifiedManifest>,
+    /// The index of the file that comes next.
+    index: Option<ChunkIndex>,
+    /// Files of the manifest that are whole, in order.
+    files_done: usize,
+    stage: Stage,
+    attempt: u32,
+    /// Damaged pieces since the last good one.
+    discards: u32,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its turn has not come.
+    Queued,
+    /// The store is asked what it has.
+    Looking,
+    /// Frames are under way. `content` gathers a small blob for reading.
+    Moving { transfer: Box<Transfer>, content: Option<Vec<u8>> },
+    /// All is stored; the store makes it final.
+    Finishing { content: Option<Vec<u8>> },
+    /// Nothing happens before this time.
+    Paused { until_ms: UnixMs },
+}
+
+/// What a job needs next.
+#[derive(Debug, Clone, PartialEq)]
+enum Need {
+    Manifest,
+    Index(FileRef),
+    File(FileRef),
+    Nothing,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FetchAction {
+    /// Say what is on disk of a blob; with an index, chunk by chunk.
+    Look {
+        /// The blob.
+        blob: Digest,
+        /// Its length.
+        bytes: u64,
+        /// Given for a file; a small blob is read as a whole.
+        index: Option<ChunkIndex>,
+    },
+    /// Write verified bytes of a blob.
+    Store {
+        /// The blob.
+        blob: Digest,
+        /// Its length.
+        blob_bytes: u64,
+        /// Where.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// All pieces are written: make the blob durable and final.
+    Finish {
+        /// The blob.
+        blob: Digest,
+    },
+    /// Ask the plane for frames.
+    Ask(ChunkGet),
+    /// Every file of the slot's bundle is on disk.
+    Done {
+        /// The slot.
+        deployment: DeploymentName,
+    },
+    /// It does not go on now; it is tried again by itself.
+    Waiting {
+        /// The slot.
+        deployment: DeploymentName,
+        /// Why.
+        reason: String,
+    },
+    /// What the desired state names is not what a publisher signed.
+    Untrusted {
+        /// The slot.
+        deployment: DeploymentName,
+        /// Why.
+        reason: String,
+    },
+    /// A chunk arrived that is not what its index names. It was dropped.
+    Discarded {
+        /// The slot.
+        deployment: DeploymentName,
+        /// The blob.
+        blob: Digest,
+        /// Which piece.
+        piece: u32,
+    },
+}
+
+/// What the store has of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// All of it. The content comes along for small blobs.
+    Whole(Option<Vec<u8>>),
+    /// These pieces, verified against the index.
+    Pieces(Vec<u32>),
+    /// The store failed.
+    Failed(String),
+}
+
+impl Fetcher {
+    /// Begins to fetch the bundle of a slot, or changes what is fetched for it.
+    pub fn start(&mut self, deployment: DeploymentName, spec: SlotSpec) -> Vec<FetchAction> {
+        let mut actions = self.stop(&deployment);
+        let stage = Stage::Queued;
+        let job = Job { deployment, spec, manifest: None, index: None, files_done: 0, stage, attempt: 0, discards: 0 };
+        self.jobs.push(job);
+        actions.extend(self.advance());
+        actions
+    }
+
+    /// Gives up on a slot's bundle and goes on with the next. What is on disk stays there.
+    pub fn stop(&mut self, deployment: &DeploymentName) -> Vec<FetchAction> {
+        let was_first = self.jobs.first().is_some_and(|job| &job.deployment == deployment);
+        self.jobs.retain(|job| &job.deployment != deployment);
+        if was_first { self.advance() } else { vec![] }
+    }
+
+    /// Brings the first job that does not wait for the time to the front, if none is at work.
+    fn advance(&mut self) -> Vec<FetchAction> {
+        let idle = |job: &Job| matches!(job.stage, Stage::Queued);
+        let paused = |job: &Job| matches!(job.stage, Stage::Paused { .. });
+        if self.jobs.first().is_some_and(|job| !idle(job) && !paused(job)) {
+            return vec![];
+        }
+        let Some(at) = self.jobs.iter().position(idle) else { return vec![] };
+        let job = self.jobs.remove(at);
+        self.jobs.insert(0, job);
+        self.look()
+    }
+
+    /// Bytes on their way: chunks that are here, and all, of the slot's current file.
+    pub fn progress(&self, deployment: &DeploymentName) -> Option<(u32, u32)> {
+        self.jobs.iter().find(|job| &job.deployment == deployment).and_then(|job| match &job.stage {
+            Stage::Moving { transfer, .. } => Some(transfer.progress()),
+            _ => None,
+        })
+    }
+
+    /// The connection came or went.
+    pub fn set_online(&mut self, online: bool, now_ms: UnixMs) -> Vec<FetchAction> {
+        self.online = online;
+        for job in &mut self.jobs {
+            if let Stage::Moving { transfer, .. } = &mut job.stage {
+                transfer.restart();
+            }
+        }
+        self.ask(now_ms)
+    }
+
+    /// When [`Fetcher::tick`] has something to do.
+    pub fn next_deadline_ms(&self) -> Option<UnixMs> {
+        let of = |job: &Job| match &job.stage {
+            Stage::Moving { transfer, .. } if self.online => transfer.next_deadline_ms(),
+            Stage::Paused { until_ms } => Some(*until_ms),
+            _ => None,
+        };
+        self.jobs.iter().filter_map(of).min()
+    }
+
+    /// Goes on with what waited for the time.
+    pub fn tick(&mut self, now_ms: UnixMs) -> Vec<FetchAction> {
+        for job in &mut self.jobs {
+            if matches!(job.stage, Stage::Paused { until_ms } if until_ms <= now_ms) {
+                job.stage = Stage::Queued;
+            }
+        }
+        let mut actions = self.advance();
+        actions.extend(self.ask(now_ms));
+        actions
+    }
+
+    /// The store answered [`FetchAction::Look`].
+    pub fn looked(&mut self, blob: Digest, found: Looked, root: &TrustedRoot, now_ms: UnixMs) -> Vec<FetchAction> {
+        let Some(job) = self.current(blob) else { return vec![] };
+        if !matches!(job.stage, Stage::Looking) {
+            return vec![];
+        }
+        match found {
+            Looked::Whole(content) => self.blob_is_here(content, root),
+            Looked::Pieces(done) => {
+                let (bytes, index) = job.blob_shape();
+                let mut transfer = match &index {
+                    Some(index) => Transfer::chunked(blob, bytes, index),
+                    None => Transfer::whole(blob, bytes),
+                };
+                done.into_iter().for_each(|piece| transfer.mark_done(piece));
+                let complete = transfer.is_done();
+                job.stage = Stage::Moving { transfer: Box::new(transfer), content: None };
+                if complete { self.finish() } else { self.ask(now_ms) }
+            }
+            Looked::Failed(reason) => self.pause(reason, now_ms),
+        }
+    }
+
+    /// Frames arrived, or word that there are none.
+    pub fn arrived(&mut self, data: ChunkData, now_ms: UnixMs) -> Vec<FetchAction> {
+        let (blob, frame) = match data {
+            ChunkData::Frame { blob, number, bytes } => (blob, Some((number, bytes))),
+            ChunkData::Unavailable { blob } => (blob, None),
+        };
+        let Some(job) = self.current(blob) else { return vec![] };
+        let deployment = job.deployment.clone();
+        let (blob_bytes, index) = job.blob_shape();
+        let Stage::Moving { transfer, content } = &mut job.stage else { return vec![] };
+        let Some((number, bytes)) = frame else {
+            return self.pause("the control plane does not have the files yet".to_owned(), now_ms);
+        };
+        match transfer.arrive(number, bytes, now_ms) {
+            Arrival::Nothing => self.ask(now_ms),
+            Arrival::Discarded { number } => {
+                job.discards += 1;
+                let too_many = job.discards >= DISCARDS_MAX;
+                let mut actions = vec![FetchAction::Discarded { deployment, blob, piece: number }];
+                actions.extend(match too_many {
+                    true => self.pause("chunks keep arriving damaged".to_owned(), now_ms),
+                    false => self.ask(now_ms),
+                });
+                actions
+            }
+            Arrival::Piece { number, bytes } => {
+                let complete = transfer.is_done();
+                if index.is_none() {
+                    *content = Some(bytes.clone());
+                }
+                job.attempt = 0;
+                job.discards = 0;
+                let offset = u64::from(number) * muster_shared::limits::CHUNK_BYTES as u64;
+                let mut actions = vec![FetchAction::Store { blob, blob_bytes, offset, bytes }];
+                actions.extend(if complete { self.finish() } else { self.ask(now_ms) });
+                actions
+            }
+        }
+    }
+
+    /// The store could not write or finish a blob.
+    pub fn store_failed(&mut self, blob: Digest, reason: String, now_ms: UnixMs) -> Vec<FetchAction> {
+        if self.current(blob).is_none() { vec![] } else { self.pause(reason, now_ms) }
+    }
+
+    /// The store made a blob final.
+    pub fn finished(&mut self, blob: Digest, root: &TrustedRoot) -> Vec<FetchAction> {
+        match self.current(blob).map(|job| &mut job.stage) {
+            Some(Stage::Finishing { content }) => {
+                let content = content.take();
+                self.blob_is_here(content, root)
+            }
+            _ => vec![],
+        }
+    }
+
+    /// The first job, if it is about `blob` now: an answer that comes late finds none.
+    fn current(&mut self, blob: Digest) -> Option<&mut Job> {
+        self.jobs.first_mut().filter(|job| job.blob() == Some(blob))
+    }
+
+    fn look(&mut self) -> Vec<FetchAction> {
+        let Some(job) = self.jobs.first_mut() else { return vec![] };
+        let Some(blob) = job.blob() else { return vec![] };
+        job.stage = Stage::Looking;
+        let (bytes, index) = job.blob_shape();
+        vec![FetchAction::Look { blob, bytes, index }]
+    }
+
+    fn ask(&mut self, now_ms: UnixMs) -> Vec<FetchAction> {
+        let mut actions = vec![];
+        if let (true, Some(Job { stage: Stage::Moving { transfer, .. }, .. })) = (self.online, self.jobs.first_mut()) {
+            while let Some(get) = transfer.ask(now_ms) {
+                actions.push(FetchAction::Ask(get));
+            }
+        }
+        actions
+    }
+
+    fn finish(&mut self) -> Vec<FetchAction> {
+        let Some(job) = self.jobs.first_mut() else { return vec![] };
+        let Some(blob) = job.blob() else { return vec![] };
+        if let Stage::Moving { content, .. } = &mut job.stage {
+            job.stage = Stage::Finishing { content: content.take() };
+        }
+        vec![FetchAction::Finish { blob }]
+    }
+
+    /// Puts the first job aside and goes on with the next.
+    fn pause(&mut self, reason: String, now_ms: UnixMs) -> Vec<FetchAction> {
+        let mut job = self.jobs.remove(0);
+        job.stage = Stage::Paused { until_ms: now_ms + delay_ms(job.attempt, 1.0) };
+        job.discards = 0;
+        job.attempt = job.attempt.saturating_add(1);
+        let deployment = job.deployment.clone();
+        self.jobs.push(job);
+        let mut actions = vec![FetchAction::Waiting { deployment, reason }];
+        actions.extend(self.advance());
+        actions
+    }
+
+    /// The first job's current blob is whole and on disk.
+    fn blob_is_here(&mut self, content: Option<Vec<u8>>, root: &TrustedRoot) -> Vec<FetchAction> {
+        let Some(job) = self.jobs.first_mut() else { return vec![] };
+        if let Err(reason) = job.take_in(content, root) {
+            let deployment = job.deployment.clone();
+            self.jobs.remove(0);
+            let mut actions = vec![FetchAction::Untrusted { deployment, reason }];
+            actions.extend(self.advance());
+            return actions;
+        }
+        if job.need() != Need::Nothing {
+            return self.look();
+        }
+        let job = self.jobs.remove(0);
+        let mut actions = vec![FetchAction::Done { deployment: job.deployment }];
+        actions.extend(self.advance());
+        actions
+    }
+}
+
+impl Job {
+    fn need(&self) -> Need {
+        let Some(manifest) = &self.manifest else { return Need::Manifest };
+        let manifest = manifest.manifest();
+        let variant = manifest.variant(&self.spec.variant).map(|variant| &variant.file);
+        match variant.into_iter().chain(&manifest.golden).nth(self.files_done) {
+            Some(file) if self.index.is_some() => Need::File(file.clone()),
+            Some(file) => Need::Index(file.clone()),
+            None => Need::Nothing,
+        }
+    }
+
+    fn blob(&self) -> Option<Digest> {
+        match self.need() {
+            Need::Manifest => Some(self.spec.envelope.sha256),
+            Need::Index(file) => Some(file.chunk_index),
+            Need::File(file) => Some(file.sha256),
+            Need::Nothing => None,
+        }
+    }
+
+    fn blob_shape(&self) -> (u64, Option<ChunkIndex>) {
+        match self.need() {
+            Need::Manifest => (self.spec.envelope.bytes, None),
+            Need::Index(file) => (index_bytes(file.bytes), None),
+            Need::File(file) => (file.bytes, self.index.clone()),
+            Need::Nothing => (0, None),
+        }
+    }
+
+    /// Reads the blob that arrived and moves on to the next need; an error is why it is not trusted.
+    fn take_in(&mut self, content: Option<Vec<u8>>, root: &TrustedRoot) -> Result<(), String> {
+        let content = content.unwrap_or_default();
+        match self.need() {
+            Need::Manifest => self.manifest = Some(read_manifest(&content, &self.spec, root)?),
+            Need::Index(file) => {
+                let index = ChunkIndex::verify(&content, file.chunk_index, file.bytes);
+                self.index = Some(index.map_err(|error| error.to_string())?);
+            }
+            Need::File(_) => {
+                self.index = None;
+                self.files_done += 1;
+            }
+            Need::Nothing => {}
+        }
+        Ok(())
+    }
+}
+
+/// The manifest that a slot names, if a publisher signed it and it is what the slot says.
+pub fn read_manifest(bytes: &[u8], spec: &SlotSpec, root: &TrustedRoot) -> Result<VerifiedManifest, String> {
+    let envelope: Envelope = std::str::from_utf8(bytes)
+        .map_err(|_| "the manifest's envelope is not text".to_owned())
+        .and_then(read_envelope)?;
+    let verified = VerifiedManifest::verify_named(&envelope, root, spec.manifest).map_err(|error| match error {
+        muster_shared::manifest::ManifestError::Signature(ref source) => format!("{error}: {source}"),
+        other => other.to_string(),
+    })?;
+    let manifest = verified.manifest();
+    if manifest.model != spec.model || manifest.version != spec.version {
+        return Err(format!(
+            "the desired state says {} version {}, the manifest it names is {} version {}",
+            spec.model, spec.version, manifest.model, manifest.version
+        ));
+    }
+    if manifest.variant(&spec.variant).is_none() {
+        return Err(format!("the bundle has no variant {}", spec.variant));
+    }
+    Ok(verified)
+}
+
+fn read_envelope(text: &str) -> Result<Envelope, String> {
+    Envelope::from_json(text).map_err(|error| format!("the manifest's envelope cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_shared::Version;
+    use muster_shared::chunk::frame_range;
+    use muster_shared::desired::{BlobRef, Resources};
+    use muster_shared::limits::CHUNK_BYTES;
+    use muster_shared::manifest::{Dtype, Format, Manifest, Port, Variant, weights_digest};
+    use muster_shared::root::{Publisher, Role, Root};
+    use muster_shared::signing::key::SecretKey;
+    use muster_shared::signing::payload_type;
+
+    use super::*;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed([seed; 32])
+    }
+
+    fn root() -> TrustedRoot {
+        let role = Role { threshold: 1, keys: vec![key(1).public()] };
+        let root = Root {
+            fleet: "home".parse().unwrap(),
+            version: 1,
+            epoch: 1,
+            expires_ms: 1,
+            root: role.clone(),
+            publishers: vec![Publisher { key: key(9).public(), models: None }],
+            directors: vec![],
+            release: role,
+            compromised: vec![],
+        };
+        TrustedRoot::self_signed(&Envelope::sign(payload_type::ROOT, root.to_payload(), &[&key(1)])).unwrap()
+    }
+
+    fn file_ref(bytes: &[u8]) -> FileRef {
+        let chunk_index = ChunkIndex::of(bytes).digest();
+        FileRef { bytes: bytes.len() as u64, sha256: Digest::of(bytes), chunk_index }
+    }
+
+    /// A plane and a disk in memory, and a bundle whose manifest `publisher` signed.
+    struct World {
+        plane: BTreeMap<Digest, Vec<u8>>,
+        disk: BTreeMap<Digest, Vec<u8>>,
+        spec: SlotSpec,
+        asked: Vec<ChunkGet>,
+        seen: Vec<FetchAction>,
+    }
+
+    fn world(publisher: u8) -> World {
+        let model: Vec<u8> = (0..2 * CHUNK_BYTES + 7).map(|at| (at / 999) as u8).collect();
+        let golden = b"{\"cases\": []}".to_vec();
+        let port = Port { name: "x".into(), dtype: Dtype::F32, shape: vec![None] };
+        let manifest = Manifest {
+            model: "digits".parse().unwrap(),
+            version: Version::new(1).unwrap(),
+            created_ms: 1,
+            inputs: vec![port.clone()],
+            outputs: vec![port],
+            variants: vec![Variant {
+                name: "fp32".parse().unwrap(),
+                format: Format::Onnx,
+                file: file_ref(&model),
+                graph: Digest::of("f"),
+                weights: weights_digest(&[]),
+                tensors: vec![],
+            }],
+            golden: Some(file_ref(&golden)),
+        };
+        let envelope = Envelope::sign(payload_type::MANIFEST, manifest.to_payload(), &[&key(publisher)]);
+        let envelope_bytes = envelope.to_json().into_bytes();
+        let spec = SlotSpec {
+            deployment: "digits".parse().unwrap(),
+            served_as: None,
+            model: manifest.model.clone(),
+            version: manifest.version,
+            manifest: Digest::of(&envelope.payload),
+            envelope: BlobRef { sha256: Digest::of(&envelope_bytes), bytes: envelope_bytes.len() as u64 },
+            variant: "fp32".parse().unwrap(),
+            resources: Resources { cpu_milli: 1, memory_bytes: 1 },
+            probation_ms: 0,
+        };
+        let indexes = [ChunkIndex::of(&model).to_bytes(), ChunkIndex::of(&golden).to_bytes()];
+        let blobs = [model, golden, envelope_bytes].into_iter().chain(indexes);
+        let plane = blobs.map(|blob| (Digest::of(&blob), blob)).collect();
+        World { plane, disk: BTreeMap::new(), spec, asked: vec![], seen: vec![] }
+    }
+
+    impl World {
+        /// Carries out actions until none is left; requests wait in `asked` unless `serve`.
+        fn run(&mut self, fetcher: &mut Fetcher, mut actions: Vec<FetchAction>, serve: bool) {
+            while !actions.is_empty() {
+                let action = actions.remove(0);
+                self.seen.push(action.clone());
+                actions.extend(match action {
+                    FetchAction::Look { blob, index, .. } => {
+                        let found = match self.disk.get(&blob) {
+                            Some(bytes) => Looked::Whole(index.is_none().then(|| bytes.clone())),
+                            None => Looked::Pieces(vec![]),
+                        };
+                        fetcher.looked(blob, found, &root(), 0)
+                    }
+                    FetchAction::Store { blob, blob_bytes, offset, bytes } => {
+                        let file = self.disk.entry(blob).or_insert_with(|| vec![0; blob_bytes as usize]);
+                        file[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                        vec![]
+                    }
+                    FetchAction::Finish { blob } => fetcher.finished(blob, &root()),
+                    FetchAction::Ask(get) if serve => self.answer(fetcher, get),
+                    FetchAction::Ask(get) => {
+                        self.asked.push(get);
+                        vec![]
+                    }
+                    _ => vec![],
+                });
+            }
+        }
+
+        fn answer(&self, fetcher: &mut Fetcher, get: ChunkGet) -> Vec<FetchAction> {
+            let Some(bytes) = self.plane.get(&get.blob) else {
+                return fetcher.arrived(ChunkData::Unavailable { blob: get.blob }, 0);
+            };
+            let frame = |number| {
+                let (offset, length) = frame_range(bytes.len() as u64, number).unwrap();
+                let bytes = bytes[offset as usize..offset as usize + length].to_vec();
+                ChunkData::Frame { blob: get.blob, number, bytes }
+            };
+            get.wanted().map(frame).flat_map(|data| fetcher.arrived(data, 0)).collect()
+        }
+
+        fn outcomes(&self) -> Vec<&FetchAction> {
+            let told = |action: &&FetchAction| {
+                use FetchAction::{Discarded, Done, Untrusted, Waiting};
+                matches!(action, Done { .. } | Waiting { .. } | Untrusted { .. } | Discarded { .. })
+            };
+            self.seen.iter().filter(told).collect()
+        }
+    }
+
+    #[test]
+    fn a_bundle_arrives_and_the_second_time_nothing_is_asked_for() {
+        let mut world = world(9);
+        let mut fetcher = Fetcher::default();
+        fetcher.set_online(true, 0);
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]), "{:?}", world.outcomes());
+        assert_eq!(world.disk, world.plane);
+
+        world.seen.clear();
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]));
+        assert!(!world.seen.iter().any(|action| matches!(action, FetchAction::Ask(_))));
+    }
+
+    #[test]
+    fn a_manifest_that_no_publisher_signed_brings_no_file_here() {
+        let mut world = world(8);
+        let mut fetcher = Fetcher::default();
+        fetcher.set_online(true, 0);
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Untrusted { .. }]), "{:?}", world.outcomes());
+        assert_eq!(world.disk.len(), 1, "the manifest itself and nothing it names");
+    }
+
+    #[test]
+    fn a_plane_without_the_files_is_asked_again_later() {
+        let mut world = world(9);
+        let plane = std::mem::take(&mut world.plane);
+        let mut fetcher = Fetcher::default();
+        fetcher.set_online(true, 0);
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }]));
+        let due = fetcher.next_deadline_ms().expect("a retry");
+        assert!(fetcher.tick(due - 1).is_empty());
+        world.plane = plane;
+        let actions = fetcher.tick(due);
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [_, FetchAction::Done { .. }]));
+    }
+
+    #[test]
+    fn a_full_disk_waits_and_loses_nothing() {
+        let mut world = world(9);
+        let mut fetcher = Fetcher::default();
+        fetcher.set_online(true, 0);
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, false);
+        let blob = world.spec.envelope.sha256;
+        let actions = fetcher.store_failed(blob, "no space left".into(), 0);
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }]));
+        let actions = fetcher.tick(fetcher.next_deadline_ms().expect("a retry"));
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [_, FetchAction::Done { .. }]));
+    }
+
+    #[test]
+    fn nothing_is_asked_while_offline_and_all_again_when_back() {
+        let mut world = world(9);
+        let mut fetcher = Fetcher::default();
+        let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+        world.run(&mut fetcher, actions, true);
+        assert!(world.outcomes().is_empty());
+        let actions = fetcher.set_online(true, 5);
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]));
+    }
+
+    #[test]
+    fn a_waiting_slot_does_not_hold_up_another() {
+        let mut world = world(9);
+        let mut fetcher = Fetcher::default();
+        fetcher.set_online(true, 0);
+        let mut missing = world.spec.clone();
+        missing.deployment = "missing".parse().unwrap();
+        missing.envelope.sha256 = Digest::of("nowhere");
+        let mut actions = fetcher.start(missing.deployment.clone(), missing);
+        actions.extend(fetcher.start(world.spec.deployment.clone(), world.spec.clone()));
+        world.run(&mut fetcher, actions, true);
+        assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }, FetchAction::Done { .. }]));
+    }
+}
