@@ -1,1 +1,128 @@
-fn main(){}
+//! `muster-agent`: enrols a device, runs its agent; started again by itself as `worker`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use muster_agent::config::Config;
+use muster_agent::{driver, enrol, worker};
+use muster_shared::DeviceId;
+use muster_shared::claim::ClaimToken;
+use muster_shared::id::{LabelText, Labels};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Threads of the agent's runtime: it moves bytes; models compute in processes of their own.
+const RUNTIME_THREADS: usize = 2;
+
+#[derive(Parser)]
+#[command(version, about = "Runs signed models on this device for a Muster control plane")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join a fleet with a claim from `muster claim new`
+    Enrol {
+        /// The control plane's API, https://HOST:PORT
+        #[arg(long)]
+        url: String,
+        /// The claim token
+        #[arg(long, env = "MUSTER_CLAIM", hide_env_values = true)]
+        claim: ClaimToken,
+        /// Where the agent keeps everything
+        #[arg(long)]
+        data: PathBuf,
+        /// The id this device would like; else one is made from its key
+        #[arg(long)]
+        name: Option<DeviceId>,
+        /// A label, key=value; may be given several times
+        #[arg(long = "label", value_parser = parse_label)]
+        labels: Vec<(LabelText, LabelText)>,
+    },
+    /// Run the agent
+    Run {
+        /// The configuration that `enrol` wrote
+        #[arg(long)]
+        config: PathBuf,
+        /// Open the door here instead of where the configuration says
+        #[arg(long)]
+        listen: Option<std::net::SocketAddr>,
+        /// Write a JSON file here once the door is open
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+        /// Stop when standard input closes, so that a supervisor that dies takes this process along
+        #[arg(long)]
+        stop_with_stdin: bool,
+    },
+    /// Hold one model (started by `run`, not by people)
+    #[command(hide = true)]
+    Worker,
+}
+
+fn parse_label(text: &str) -> Result<(LabelText, LabelText), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
+    let parse = |text: &str| text.parse::<LabelText>().map_err(|error| error.to_string());
+    Ok((parse(key)?, parse(value)?))
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if matches!(args.command, Command::Worker) {
+        // No runtime, no logging, no TLS: only a model.
+        return worker::child::run();
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    muster_tls::install_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
+    runtime.block_on(run(args.command))
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Enrol { url, claim, data, name, labels } => {
+            let labels: Labels = labels.into_iter().collect();
+            let enrolment = enrol::enrol(&url, &claim, &data, name, labels).await?;
+            println!("enrolled as {}", enrolment.device);
+            println!("start it with: muster-agent run --config {}", data.join("agent.toml").display());
+            Ok(())
+        }
+        Command::Run { config, listen, ready_file, stop_with_stdin } => {
+            let mut config = Config::read(&config)?;
+            if let Some(listen) = listen {
+                anyhow::ensure!(listen.ip().is_loopback(), "--listen {listen}: the door stays on a loopback address");
+                config.listen = listen;
+            }
+            let stop = CancellationToken::new();
+            tokio::spawn(stop_on_signal(stop.clone(), stop_with_stdin));
+            driver::run(driver::Run { config, ready_file }, stop).await
+        }
+        Command::Worker => Ok(()),
+    }
+}
+
+async fn stop_on_signal(stop: CancellationToken, with_stdin: bool) {
+    if with_stdin {
+        let stop = stop.clone();
+        // A thread of its own: reading standard input cannot be cancelled, and must not hold up the end.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.cancel();
+        });
+    }
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use muster_shared::desired::{Desired, SlotSpec};
-use muster_shared::id::UnixMs;
+use muster_shared::id::{Generation, UnixMs};
 use muster_shared::limits::{REFUSALS_MAX, clip};
 use muster_shared::message::{ChunkData, EventKind, Held};
 use muster_shared::reported::{BundleRef, DesiredRefused, Refusal, RefusalKind, SlotReport};
@@ -53,14 +53,18 @@ pub struct Restored {
 /// What happens to an agent.
 #[derive(Debug)]
 pub enum Event {
-    /// The connection stands; `nonce` was drawn for its hello.
-    Connected(Nonce),
+    /// The connection stands.
+    Connected,
+    /// A hello is about to be said; this nonce was drawn for it.
+    HelloSaid(Nonce),
     /// The connection is gone.
     Disconnected,
     /// A root document came.
     TrustOffered(Envelope),
     /// A desired state came.
     DesiredOffered(Envelope),
+    /// Something came in a desired state's place that cannot be read; the text says why.
+    DesiredUnreadable(String),
     /// A frame came, or word that there is none.
     Chunk(ChunkData),
     /// The store looked.
@@ -136,8 +140,11 @@ impl Agent {
     /// One event's consequences.
     pub fn step(&mut self, event: Event, now_ms: UnixMs) -> Vec<Action> {
         match event {
-            Event::Connected(nonce) => {
+            Event::HelloSaid(nonce) => {
                 self.nonce = Some(nonce);
+                vec![]
+            }
+            Event::Connected => {
                 let mut actions = self.fetched(|fetcher, _| fetcher.set_online(true, now_ms), now_ms);
                 actions.push(Action::Report);
                 actions
@@ -145,6 +152,7 @@ impl Agent {
             Event::Disconnected => self.fetched(|fetcher, _| fetcher.set_online(false, now_ms), now_ms),
             Event::TrustOffered(root) => self.trust_offered(&root, now_ms),
             Event::DesiredOffered(desired) => self.desired_offered(&desired, now_ms),
+            Event::DesiredUnreadable(reason) => self.refuse_desired(None, reason, now_ms),
             Event::Chunk(data) => self.fetched(|fetcher, _| fetcher.arrived(data, now_ms), now_ms),
             Event::Looked(blob, found) => {
                 self.fetched(|fetcher, root| fetcher.looked(blob, found, root, now_ms), now_ms)
@@ -192,17 +200,19 @@ impl Agent {
                 actions.push(Action::Report);
                 actions
             }
-            Err(error) => self.refuse_desired(&error, now_ms),
+            Err(error) => {
+                let generation = match &error {
+                    NotAccepted::Stale { offered, .. } | NotAccepted::Jump { offered, .. } => Some(*offered),
+                    NotAccepted::Conflict(offered) => Some(*offered),
+                    _ => None,
+                };
+                self.refuse_desired(generation, error.to_string(), now_ms)
+            }
         }
     }
 
-    fn refuse_desired(&mut self, error: &NotAccepted, now_ms: UnixMs) -> Vec<Action> {
-        let generation = match error {
-            NotAccepted::Stale { offered, .. } | NotAccepted::Jump { offered, .. } => Some(*offered),
-            NotAccepted::Conflict(offered) => Some(*offered),
-            _ => None,
-        };
-        let reason = clip(error.to_string());
+    fn refuse_desired(&mut self, generation: Option<Generation>, reason: String, now_ms: UnixMs) -> Vec<Action> {
+        let reason = clip(reason);
         self.desired_refused = Some(DesiredRefused { generation, reason: reason.clone(), at_ms: now_ms });
         vec![Action::Tell(EventKind::DesiredRefused, None, reason), Action::Report]
     }
@@ -362,6 +372,15 @@ impl Agent {
         self.slots.get(deployment)
     }
 
+    /// Every bundle that this device works with or towards: what must stay on disk.
+    pub fn specs_in_use(&self) -> Vec<SlotSpec> {
+        let of = |slot: &Slot| -> Vec<SlotSpec> {
+            let running = slot.runnings().into_iter().map(|running| running.spec.clone());
+            running.chain(slot.target().cloned()).collect()
+        };
+        self.slots.values().flat_map(of).collect()
+    }
+
     /// The slots as they are reported.
     pub fn slot_reports(&self) -> Vec<SlotReport> {
         let report = |(deployment, slot): (&DeploymentName, &Slot)| {
@@ -393,7 +412,6 @@ pub fn bundle_of(spec: &SlotSpec) -> BundleRef {
 mod tests {
     use muster_shared::Version;
     use muster_shared::desired::{BlobRef, Resources};
-    use muster_shared::id::Generation;
     use muster_shared::reported::{Measured, Phase};
     use muster_shared::root::{Role, Root};
     use muster_shared::signing::key::SecretKey;
@@ -462,7 +480,8 @@ mod tests {
             refusals,
         };
         let (mut agent, actions) = Agent::restored(restored, 0);
-        agent.step(Event::Connected(NONCE), 0);
+        agent.step(Event::HelloSaid(NONCE), 0);
+        agent.step(Event::Connected, 0);
         (agent, actions)
     }
 

@@ -268,7 +268,7 @@ impl Slot {
         match self {
             Self::Empty => (None, vec![]),
             Self::Fetching { previous, .. } => (previous, vec![SlotAction::StopFetch]),
-            Self::Checking { child: Child::Running(worker), previous, .. } => {
+            Self::Checking { child: Child::Running { worker, .. }, previous, .. } => {
                 (previous, vec![SlotAction::Stop(worker)])
             }
             Self::Checking { previous, .. } | Self::Refused { previous, .. } => (previous, vec![]),
@@ -514,7 +514,8 @@ impl Slot {
         }
     }
 
-    fn runnings(&self) -> Vec<&Running> {
+    /// Every version with a worker: the one that answers and the one kept loaded beside it.
+    pub fn runnings(&self) -> Vec<&Running> {
         match self {
             Self::Probation { running, previous, .. } => std::iter::once(running).chain(previous).collect(),
             other => other.answering().into_iter().collect(),

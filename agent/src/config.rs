@@ -1,0 +1,154 @@
+//! `agent.toml`: what this device's owner decides. Read as typed, then made ready to use.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_shared::id::Labels;
+use muster_shared::quantity::{Bytes, MilliCpu, Millis};
+use serde::{Deserialize, Serialize};
+
+/// The file as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Where the agent keeps everything, relative to this file.
+    pub data: PathBuf,
+    /// Where models may be asked on this device.
+    #[serde(default)]
+    pub door: RawDoor,
+    /// What models may use together; absent: three quarters of the memory, every core.
+    #[serde(default)]
+    pub limits: RawLimits,
+    /// How often telemetry is sent.
+    #[serde(default = "default_telemetry")]
+    pub telemetry_every: Millis,
+    /// What its owner calls this device.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// `[door]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawDoor {
+    /// The address of the TF Serving door; loopback only.
+    pub listen: SocketAddr,
+}
+
+impl Default for RawDoor {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8501)) }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawLimits {
+    /// Memory for all models together.
+    pub memory: Option<Bytes>,
+    /// Cores for all models together.
+    pub cpu: Option<MilliCpu>,
+}
+
+fn default_telemetry() -> Millis {
+    Millis(10_000)
+}
+
+/// The shortest time between telemetry batches: flash wears, and so do links.
+const TELEMETRY_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// The configuration, ready to use.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the agent keeps everything.
+    pub data: PathBuf,
+    /// The address of the TF Serving door.
+    pub listen: SocketAddr,
+    /// Memory for all models together.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of cores for all models together.
+    pub cpu_milli: Option<u32>,
+    /// How often telemetry is sent.
+    pub telemetry_every: Duration,
+    /// What its owner calls this device.
+    pub labels: Labels,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ConfigError {
+    #[error("cannot read {path}; `muster-agent enrol` writes it")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is not a configuration")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("door.listen: {0} is not a loopback address; the door has no login yet, so it stays on this device")]
+    NotLoopback(SocketAddr),
+    #[error("telemetry-every: at least {TELEMETRY_EVERY_MIN:?}")]
+    TelemetryTooOften,
+}
+
+impl Config {
+    /// Reads `agent.toml`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let raw: RawConfig = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::ready(raw, folder)
+    }
+
+    fn ready(raw: RawConfig, folder: &Path) -> Result<Self, ConfigError> {
+        if !raw.door.listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(raw.door.listen));
+        }
+        let telemetry_every = Duration::from_millis(raw.telemetry_every.0);
+        if telemetry_every < TELEMETRY_EVERY_MIN {
+            return Err(ConfigError::TelemetryTooOften);
+        }
+        Ok(Self {
+            data: folder.join(raw.data),
+            listen: raw.door.listen,
+            memory_bytes: raw.limits.memory.map(|memory| memory.0),
+            cpu_milli: raw.limits.cpu.map(|cpu| cpu.0),
+            telemetry_every,
+            labels: raw.labels,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        Config::ready(raw, Path::new("/etc/muster")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_short_file_gets_the_defaults_and_paths_beside_it() {
+        let config = read("data = \".\"").expect("a configuration");
+        assert_eq!(config.data, Path::new("/etc/muster/."));
+        assert_eq!(config.listen.port(), 8501);
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        assert!(read("data = \".\"\ndor.listen = \"127.0.0.1:1\"").unwrap_err().contains("dor"));
+        assert!(read("data = \".\"\ndoor.listen = \"0.0.0.0:1\"").unwrap_err().contains("door.listen"));
+        assert!(read("data = \".\"\ntelemetry-every = \"10ms\"").unwrap_err().contains("telemetry-every"));
+        assert!(read("data = \".\"\nlimits.memory = \"lots\"").unwrap_err().contains("memory"));
+    }
+}

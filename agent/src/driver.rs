@@ -1,0 +1,403 @@
+//! The one loop: waits for something to happen, lets the core decide, carries it out.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use muster_agent_core::accept::{Holding, recall};
+use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
+use muster_agent_core::slot::SlotEvent;
+use muster_shared::Nonce;
+use muster_shared::id::BootId;
+use muster_shared::message::{Call, ChunkData, EventKind, Hello, Reply, Request, TrustUpdate};
+use muster_shared::reported::{Reported, SignedReported};
+use muster_shared::signing::payload_type;
+use muster_shared::telemetry::Ack;
+use muster_shared::topic::Leaf;
+use muster_shared::{desired::SignedDesired, wire};
+use rumqttc::QoS;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::doors::{self, Table, tfs};
+use crate::effects::{Effects, Wanted};
+use crate::enrol;
+use crate::facts::{Machine, now_ms, random};
+use crate::identity::{self, DeviceKey, Enrolment};
+use crate::journal::Journal;
+use crate::mqtt::{self, Connect, Incoming, Mqtt};
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+
+/// Events that may wait for the loop.
+const INBOX_MAX: usize = 1024;
+/// A hello says what this device holds; said again in case an answer was lost.
+const HELLO_EVERY: Duration = Duration::from_secs(60);
+/// A report is sent again in case it was lost.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// Changes that come close together make one report.
+const REPORT_DELAY: Duration = Duration::from_millis(50);
+/// Writes that failed are tried again after this long.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is seen whether the certificate should be renewed.
+const RENEWAL_EVERY: Duration = Duration::from_secs(600);
+/// Calls whose ids are remembered, so that a repeated one is answered once.
+const CALLS_REMEMBERED_MAX: usize = 1024;
+/// Calls under way; more are told to come again later.
+const CALLS_MAX: usize = 256;
+
+/// What a running agent tells scripts, as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready<'a> {
+    device: &'a str,
+    door: String,
+}
+
+/// How to run.
+pub struct Run {
+    /// `agent.toml`, made ready.
+    pub config: Config,
+    /// Where to say that the door is open.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Runs the agent until `stop`.
+pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = options.config;
+    let enrolment = identity::enrolment(&config.data)?
+        .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
+    let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
+    let journal = Arc::new(Journal::open(&config.data).context("is another agent running on this data?")?);
+    let (inbox, events) = mpsc::channel(INBOX_MAX);
+    let table = Arc::new(Table::default());
+    let boot = BootId(random());
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
+    let door = listener.local_addr()?;
+    let doors = tokio::spawn(doors::serve(listener, table.clone(), enrolment.device.clone(), stop.child_token()));
+
+    let store = open_store(&config.data, inbox.clone())?;
+    let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);
+    let connect = connect(&config.data, &enrolment, key.clone())?;
+    let restored = restore(&journal, &key, &enrolment)?;
+    // Models start before networking: the connection is made only after the core has begun.
+    let (agent, actions) = Agent::restored(restored, now_ms());
+    let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
+    let program = std::env::current_exe().context("cannot find this program to start workers with")?;
+    let effects = Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, boot, inbox);
+    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), now_ms());
+    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let mut driver = Driver {
+        agent,
+        effects,
+        machine,
+        telemetry,
+        config,
+        enrolment,
+        key,
+        boot,
+        reports: 0,
+        calls: Calls::default(),
+        report_due: None,
+        hello_due: Instant::now() + HELLO_EVERY,
+    };
+    driver.carry_out(actions);
+    driver
+        .effects
+        .carry_out(vec![Action::Tell(EventKind::Started, None, "the agent started".to_owned())], &driver.agent);
+    if let Some(path) = &options.ready_file {
+        let ready = Ready { device: driver.enrolment.device.as_str(), door: format!("http://{door}") };
+        identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
+    }
+    info!(device = %driver.enrolment.device, %door, "the agent runs");
+    driver.pump(events, incoming, stop).await;
+    // Doors finish what they have, within a bound.
+    let _ = timeout(Duration::from_secs(2), doors).await;
+    Ok(())
+}
+
+fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> {
+    let tell = move |event| {
+        // The loop is gone only when the whole process ends.
+        let _ = inbox.blocking_send(event);
+    };
+    Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
+}
+
+fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>) -> anyhow::Result<Connect> {
+    let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
+        .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
+    let (data, ca) = (data.to_owned(), enrolment.ca);
+    let tls = Box::new(move || mqtt::tls(ca, key.client_identity(&data)?));
+    Ok(Connect { device: enrolment.device.clone(), host, port, tls })
+}
+
+/// Reads the journal, verifying everything anew.
+fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow::Result<Restored> {
+    let root =
+        enrol::follow_roots(&journal.roots()?, enrolment.root).context("the kept roots are not to be trusted")?;
+    let identity = key.identity(enrolment);
+    let holding = Holding { identity: &identity, root: &root, held: None, nonce: None };
+    let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {
+        Some(Ok(desired)) => Some(desired),
+        Some(Err(error)) => {
+            warn!(%error, "the kept desired state is not believed any more; waiting for a new one");
+            None
+        }
+        None => None,
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(Restored { identity, version, root, desired, proven: journal.proven()?, refusals: journal.refusals()? })
+}
+
+struct Driver {
+    agent: Agent,
+    effects: Effects,
+    machine: Machine,
+    telemetry: Telemetry,
+    config: Config,
+    enrolment: Enrolment,
+    key: Arc<DeviceKey>,
+    boot: BootId,
+    reports: u64,
+    calls: Calls,
+    report_due: Option<Instant>,
+    hello_due: Instant,
+}
+
+impl Driver {
+    async fn pump(
+        &mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut incoming: mpsc::Receiver<Incoming>,
+        stop: CancellationToken,
+    ) {
+        let mut batch = interval(self.config.telemetry_every);
+        batch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        batch.reset();
+        let mut report = interval(REPORT_EVERY);
+        report.reset();
+        let mut save = interval(SAVE_AGAIN);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renewal = interval(RENEWAL_EVERY);
+        loop {
+            let tick_at = self
+                .agent
+                .next_deadline_ms()
+                .map(|deadline| Instant::now() + Duration::from_millis(deadline.saturating_sub(now_ms())));
+            let report_at = self.report_due;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = events.recv() => self.happen(event),
+                Some(message) = incoming.recv() => self.hear(message),
+                () = sleep_until(tick_at.unwrap_or_else(Instant::now)), if tick_at.is_some() => self.happen(Event::Tick),
+                () = sleep_until(report_at.unwrap_or_else(Instant::now)), if report_at.is_some() => self.report(),
+                () = sleep_until(self.hello_due) => self.say_hello(),
+                _ = report.tick() => self.report(),
+                _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
+                _ = batch.tick() => {
+                    let sample = self.machine.sample();
+                    self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, now_ms());
+                }
+                _ = renewal.tick() => self.renew_if_due(),
+            }
+        }
+        info!("the agent stops");
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Event::Slot(
+            _,
+            SlotEvent::Died(worker, ..) | SlotEvent::CheckFailed(worker, ..) | SlotEvent::CheckStopped(worker, _),
+        ) = &event
+        {
+            self.effects.forget(*worker);
+        }
+        let actions = self.agent.step(event, now_ms());
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let Wanted { report, hello } = self.effects.carry_out(actions, &self.agent);
+        if report && self.report_due.is_none() {
+            self.report_due = Some(Instant::now() + REPORT_DELAY);
+        }
+        if hello {
+            self.say_hello();
+        }
+    }
+
+    fn hear(&mut self, message: Incoming) {
+        match message {
+            Incoming::Connected => {
+                self.happen(Event::Connected);
+                self.say_hello();
+                self.telemetry.send_waiting(&self.effects.journal, &self.effects.mqtt);
+            }
+            Incoming::Disconnected => self.happen(Event::Disconnected),
+            Incoming::Message(leaf, payload) => {
+                if let Err(error) = self.message(&leaf, &payload) {
+                    debug!(?leaf, %error, "a message cannot be read");
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, leaf: &Leaf, payload: &[u8]) -> Result<(), wire::WireError> {
+        match leaf {
+            Leaf::Trust => self.happen(Event::TrustOffered(wire::decode::<TrustUpdate>(payload)?.root)),
+            Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
+                Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
+                Err(error) => self.happen(Event::DesiredUnreadable(error.to_string())),
+            },
+            Leaf::ChunkData => self.happen(Event::Chunk(wire::decode::<ChunkData>(payload)?)),
+            Leaf::TelemetryAck => {
+                self.telemetry.acknowledged(wire::decode::<Ack>(payload)?, &self.effects.journal);
+            }
+            Leaf::Call => self.called(wire::decode::<Call>(payload)?),
+            // The other topics go up; the subscription never brings them.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn say_hello(&mut self) {
+        self.hello_due = Instant::now() + HELLO_EVERY.mul_f64(0.75 + crate::facts::jitter() / 2.0);
+        let nonce = Nonce(random());
+        // The nonce must be known before an answer to it can come.
+        self.happen(Event::HelloSaid(nonce));
+        let root_version = self.agent.root().root().version;
+        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held() };
+        if let Ok(bytes) = wire::encode(&hello) {
+            self.effects.mqtt.send(Leaf::Hello, QoS::AtLeastOnce, bytes);
+        }
+    }
+
+    fn report(&mut self) {
+        self.report_due = None;
+        self.reports += 1;
+        let reported = Reported {
+            device: self.enrolment.device.clone(),
+            boot: self.boot,
+            sequence: self.reports,
+            at_ms: now_ms(),
+            root_version: self.agent.root().root().version,
+            applied: self.agent.held().map(|held| held.generation),
+            desired_refused: self.agent.desired_refused().cloned(),
+            facts: self.machine.facts(&self.config),
+            slots: self.agent.slot_reports(),
+            refusals: self.agent.refusals().to_vec(),
+        };
+        let signed = wire::encode(&reported)
+            .map_err(anyhow::Error::from)
+            .and_then(|payload| self.key.sign(payload_type::REPORTED, payload))
+            .and_then(|envelope| Ok(wire::encode(&SignedReported(envelope))?));
+        match signed {
+            Ok(bytes) => self.effects.mqtt.send(Leaf::Reported, QoS::AtLeastOnce, bytes),
+            Err(error) => warn!(error = format!("{error:#}"), "cannot report"),
+        }
+    }
+
+    fn called(&mut self, call: Call) {
+        if !self.calls.is_new(call.id) {
+            return;
+        }
+        let (table, mqtt, room) = (self.effects.table.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
+        tokio::spawn(async move {
+            let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
+            let reply = match room.try_acquire() {
+                Ok(_room) => timeout(deadline, answer_call(&table, call.request)).await.ok(),
+                Err(_) => Some((429, None, br#"{"error": "the device has more requests than it can take"}"#.to_vec())),
+            };
+            // Past its deadline nobody waits for it.
+            let Some((status, version, body)) = reply else { return };
+            let too_large =
+                (507, None, br#"{"error": "the answer is too large for the gateway; ask the device"}"#.to_vec());
+            let encode = |(status, version, body)| wire::encode(&Reply { id, status, version, body });
+            if let Ok(bytes) = encode((status, version, body)).or_else(|_| encode(too_large)) {
+                mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
+            }
+        });
+    }
+
+    /// Renews the certificate at two thirds of its life, beside everything else.
+    fn renew_if_due(&self) {
+        let due = identity::certificate(&self.config.data).and_then(|certificate| identity::renew_at(&certificate));
+        if matches!(due, Ok(due) if SystemTime::now() < due) {
+            return;
+        }
+        let (enrolment, key, data) = (self.enrolment.clone(), self.key.clone(), self.config.data.clone());
+        let mqtt = self.effects.mqtt.clone();
+        tokio::spawn(async move {
+            match enrol::renew(&enrolment, &key, &data).await {
+                Ok(()) => {
+                    info!("the client certificate is renewed");
+                    mqtt.reconnect();
+                }
+                Err(error) => warn!(error = format!("{error:#}"), "cannot renew the client certificate; trying again"),
+            }
+        });
+    }
+}
+
+async fn answer_call(table: &Table, request: Request) -> (u16, Option<muster_shared::Version>, Vec<u8>) {
+    match request {
+        Request::TfServing { served, version, verb, body } => {
+            let answer = tfs::answer(table, &served, version, verb, &body).await;
+            (answer.status, answer.version, answer.body)
+        }
+    }
+}
+
+/// Calls that came before.
+struct Calls {
+    seen: VecDeque<Nonce>,
+    room: Arc<tokio::sync::Semaphore>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { seen: VecDeque::new(), room: Arc::new(tokio::sync::Semaphore::new(CALLS_MAX)) }
+    }
+}
+
+impl Calls {
+    fn is_new(&mut self, id: Nonce) -> bool {
+        if self.seen.contains(&id) {
+            return false;
+        }
+        if self.seen.len() == CALLS_REMEMBERED_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(id);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_call_is_answered_once() {
+        let mut calls = Calls::default();
+        assert!(calls.is_new(Nonce([1; 16])));
+        assert!(!calls.is_new(Nonce([1; 16])));
+        for number in 0..CALLS_REMEMBERED_MAX as u64 + 5 {
+            let mut id = [9; 16];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            calls.is_new(Nonce(id));
+        }
+        assert_eq!(calls.seen.len(), CALLS_REMEMBERED_MAX);
+    }
+}

@@ -1,0 +1,191 @@
+//! Who this device is: one key, made here and durable before it is first used, and a client
+//! certificate for it that comes and goes.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use muster_agent_core::accept::Identity;
+use muster_shared::signing::device::DevicePublicKey;
+use muster_shared::signing::{Envelope, Signature};
+use muster_shared::{DeviceId, Digest};
+use muster_tls::ClientIdentity;
+use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData as _};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+
+/// The key of this device.
+pub struct DeviceKey {
+    pair: KeyPair,
+    signer: EcdsaKeyPair,
+    random: SystemRandom,
+    public: DevicePublicKey,
+}
+
+/// What enrolment brought, kept beside the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// The device's id.
+    pub device: DeviceId,
+    /// The control plane's API.
+    pub url: String,
+    /// The broker, `host:port`.
+    pub mqtt: String,
+    /// The digest of the CA that both must show.
+    pub ca: Digest,
+    /// The digest of the root that this device started from.
+    pub root: Digest,
+}
+
+fn folder(data: &Path) -> PathBuf {
+    data.join("identity")
+}
+
+impl DeviceKey {
+    /// Reads the key below `data`, or makes one and makes it durable.
+    pub fn open_or_make(data: &Path) -> anyhow::Result<Self> {
+        let path = folder(data).join("key.pem");
+        match fs::read_to_string(&path) {
+            Ok(pem) => Self::from_pem(&pem).with_context(|| format!("{} is not this device's key", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+                let pem = pair.serialize_pem();
+                write_durably(&path, pem.as_bytes(), 0o600)
+                    .with_context(|| format!("cannot keep the device's key in {}", path.display()))?;
+                Self::from_pem(&pem)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read the device's key {}", path.display())),
+        }
+    }
+
+    fn from_pem(pem: &str) -> anyhow::Result<Self> {
+        let pair = KeyPair::from_pem(pem)?;
+        let random = SystemRandom::new();
+        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pair.serialize_der(), &random)
+            .map_err(|error| anyhow!("no ECDSA P-256 key: {error}"))?;
+        let public = DevicePublicKey::from_spki(&pair.subject_public_key_info())?;
+        Ok(Self { pair, signer, random, public })
+    }
+
+    /// SHA-256 of the public key.
+    pub fn fingerprint(&self) -> Digest {
+        self.public.fingerprint()
+    }
+
+    /// A certificate request for this key.
+    pub fn request(&self, name: Option<&DeviceId>) -> anyhow::Result<rcgen::CertificateSigningRequest> {
+        let mut params = CertificateParams::default();
+        if let Some(name) = name {
+            params.distinguished_name.push(DnType::CommonName, name.as_str());
+        }
+        Ok(params.serialize_request(&self.pair)?)
+    }
+
+    /// Signs what this device says.
+    pub fn sign(&self, payload_type: &str, payload: Vec<u8>) -> anyhow::Result<Envelope> {
+        let message = Envelope::message_to_sign(payload_type, &payload);
+        let sig = self.signer.sign(&self.random, &message).map_err(|error| anyhow!("cannot sign: {error}"))?;
+        let signature = Signature { keyid: self.public.id(), sig: sig.as_ref().to_vec() };
+        Ok(Envelope::with_signature(payload_type, payload, signature))
+    }
+
+    /// The key and its certificate, for TLS.
+    pub fn client_identity(&self, data: &Path) -> anyhow::Result<ClientIdentity> {
+        let chain = vec![certificate(data)?];
+        let key = PrivateKeyDer::try_from(self.pair.serialize_der()).map_err(|error| anyhow!("{error}"))?;
+        Ok(ClientIdentity { chain, key })
+    }
+
+    /// Who this device is, for the checks of what is sent to it.
+    pub fn identity(&self, enrolment: &Enrolment) -> Identity {
+        Identity { device: enrolment.device.clone(), fingerprint: self.fingerprint() }
+    }
+}
+
+/// The client certificate below `data`.
+pub fn certificate(data: &Path) -> anyhow::Result<CertificateDer<'static>> {
+    let path = folder(data).join("certificate.pem");
+    CertificateDer::from_pem_file(&path)
+        .map_err(|error| anyhow!("{error}"))
+        .with_context(|| format!("cannot read the client certificate {}", path.display()))
+}
+
+/// When a certificate should be renewed: at two thirds of its life.
+pub fn renew_at(certificate: &CertificateDer<'_>) -> anyhow::Result<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)?;
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let (from, until) = (seconds(parsed.validity().not_before), seconds(parsed.validity().not_after));
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(from + until.saturating_sub(from) / 3 * 2))
+}
+
+/// Keeps a client certificate.
+pub fn save_certificate(data: &Path, pem: &str) -> io::Result<()> {
+    write_durably(&folder(data).join("certificate.pem"), pem.as_bytes(), 0o644)
+}
+
+/// What enrolment brought, if there was one.
+pub fn enrolment(data: &Path) -> anyhow::Result<Option<Enrolment>> {
+    let path = folder(data).join("enrolment.json");
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let read = serde_json::from_slice(&bytes);
+            Ok(Some(read.with_context(|| format!("{} is damaged; enrol this device again", path.display()))?))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Keeps what enrolment brought. Written last: with it the device is enrolled.
+pub fn save_enrolment(data: &Path, enrolment: &Enrolment) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec_pretty(enrolment)?;
+    Ok(write_durably(&folder(data).join("enrolment.json"), &bytes, 0o644)?)
+}
+
+/// Writes a whole file or nothing, and makes it durable.
+pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).create(folder)?;
+    let mut file = atomic_write_file::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, mode);
+    let mut file = atomic_write_file::unix::OpenOptionsExt::preserve_mode(&mut file, false).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    file.commit()?;
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use muster_shared::signing::payload_type;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_kept_private_and_signs() {
+        let data = tempfile::tempdir().expect("a folder");
+        let first = DeviceKey::open_or_make(data.path()).expect("makes a key");
+        let again = DeviceKey::open_or_make(data.path()).expect("reads the key");
+        assert_eq!(first.fingerprint(), again.fingerprint());
+        let mode = fs::metadata(data.path().join("identity/key.pem")).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let signed = first.sign(payload_type::REPORTED, b"text".to_vec()).expect("signs");
+        assert_eq!(signed.verify_device(payload_type::REPORTED, &again.public), Ok(&b"text"[..]));
+        assert!(signed.verify_device(payload_type::TELEMETRY, &again.public).is_err());
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_replaced_by_another() {
+        let data = tempfile::tempdir().expect("a folder");
+        DeviceKey::open_or_make(data.path()).expect("makes a key");
+        fs::write(data.path().join("identity/key.pem"), "damaged").expect("writes");
+        assert!(DeviceKey::open_or_make(data.path()).is_err());
+    }
+}

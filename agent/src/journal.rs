@@ -1,0 +1,270 @@
+//! What must survive a power cut: roots, the desired state, proven versions, refusals, telemetry
+//! that is not acknowledged. One redb file; each commit is durable when it returns.
+
+use std::path::{Path, PathBuf};
+
+use muster_shared::DeploymentName;
+use muster_shared::desired::{SignedDesired, SlotSpec};
+use muster_shared::id::BootId;
+use muster_shared::limits::{DESIRED_BYTES_MAX, REPORTED_BYTES_MAX, SLOTS_MAX};
+use muster_shared::reported::Refusal;
+use muster_shared::signing::Envelope;
+use muster_shared::telemetry::{Ack, SignedBatch};
+use muster_shared::wire::{self, Message, WireError};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+/// Batches that wait for an acknowledgement; the oldest give way.
+pub const TELEMETRY_BATCHES_MAX: u64 = 2_000;
+
+const ROOTS: TableDefinition<u64, &str> = TableDefinition::new("roots");
+const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
+const PROVEN: TableDefinition<&str, &[u8]> = TableDefinition::new("proven");
+const TELEMETRY: TableDefinition<u64, &[u8]> = TableDefinition::new("telemetry");
+
+const DESIRED_KEY: &str = "desired";
+const REFUSALS_KEY: &str = "refusals";
+
+/// Why the journal failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file cannot be opened.
+    #[error("cannot open the journal {path}")]
+    Open {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: redb::DatabaseError,
+    },
+    /// It cannot be read or written.
+    #[error("cannot use the journal")]
+    Database(#[from] redb::Error),
+    /// A record cannot be encoded or decoded.
+    #[error("a record of the journal cannot be read")]
+    Record(#[from] WireError),
+    /// A root cannot be read.
+    #[error("a root of the journal cannot be read")]
+    Root(#[from] serde_json::Error),
+}
+
+macro_rules! database_errors {
+    ($($error:ty),*) => { $(impl From<$error> for JournalError {
+        fn from(error: $error) -> Self { Self::Database(error.into()) }
+    })* };
+}
+database_errors!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+
+/// The journal.
+#[derive(Debug)]
+pub struct Journal {
+    database: Database,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProvenRecord(SlotSpec);
+
+impl Message for ProvenRecord {
+    const NAME: &'static str = "proven version";
+    const BYTES_MAX: usize = DESIRED_BYTES_MAX;
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefusalsRecord(Vec<Refusal>);
+
+impl Message for RefusalsRecord {
+    const NAME: &'static str = "refusals";
+    const BYTES_MAX: usize = REPORTED_BYTES_MAX;
+}
+
+#[derive(Serialize, Deserialize)]
+struct BatchRecord {
+    boot: BootId,
+    sequence: u64,
+    batch: SignedBatch,
+}
+
+impl Message for BatchRecord {
+    const NAME: &'static str = "kept telemetry batch";
+    const BYTES_MAX: usize = SignedBatch::BYTES_MAX + 64;
+}
+
+impl Journal {
+    /// Opens or makes the journal below `data`.
+    pub fn open(data: &Path) -> Result<Self, JournalError> {
+        let path = data.join("journal.redb");
+        let database = Database::create(&path).map_err(|source| JournalError::Open { path, source })?;
+        let write = database.begin_write()?;
+        write.open_table(ROOTS)?;
+        write.open_table(STATE)?;
+        write.open_table(PROVEN)?;
+        write.open_table(TELEMETRY)?;
+        write.commit()?;
+        Ok(Self { database })
+    }
+
+    /// Every root, by version.
+    pub fn roots(&self) -> Result<Vec<Envelope>, JournalError> {
+        let table = self.database.begin_read()?.open_table(ROOTS)?;
+        table.iter()?.map(|entry| Ok(Envelope::from_json(entry?.1.value())?)).collect()
+    }
+
+    /// Keeps a root.
+    pub fn save_root(&self, version: u64, root: &Envelope) -> Result<(), JournalError> {
+        let write = self.database.begin_write()?;
+        write.open_table(ROOTS)?.insert(version, root.to_json().as_str())?;
+        Ok(write.commit()?)
+    }
+
+    /// The newest desired state.
+    pub fn desired(&self) -> Result<Option<Envelope>, JournalError> {
+        let table = self.database.begin_read()?.open_table(STATE)?;
+        let bytes = table.get(DESIRED_KEY)?;
+        bytes.map(|bytes| Ok(wire::decode::<SignedDesired>(bytes.value())?.0)).transpose()
+    }
+
+    /// Keeps the newest desired state.
+    pub fn save_desired(&self, desired: &Envelope) -> Result<(), JournalError> {
+        self.save_state(DESIRED_KEY, &SignedDesired(desired.clone()))
+    }
+
+    /// Bundles not to be tried again.
+    pub fn refusals(&self) -> Result<Vec<Refusal>, JournalError> {
+        let table = self.database.begin_read()?.open_table(STATE)?;
+        let bytes = table.get(REFUSALS_KEY)?;
+        let record = bytes.map(|bytes| wire::decode::<RefusalsRecord>(bytes.value())).transpose()?;
+        Ok(record.map_or_else(Vec::new, |record| record.0))
+    }
+
+    /// Keeps the bundles not to be tried again.
+    pub fn save_refusals(&self, refusals: &[Refusal]) -> Result<(), JournalError> {
+        self.save_state(REFUSALS_KEY, &RefusalsRecord(refusals.to_vec()))
+    }
+
+    fn save_state(&self, key: &str, record: &impl Message) -> Result<(), JournalError> {
+        let bytes = wire::encode(record)?;
+        let write = self.database.begin_write()?;
+        write.open_table(STATE)?.insert(key, bytes.as_slice())?;
+        Ok(write.commit()?)
+    }
+
+    /// The proven version of each slot.
+    pub fn proven(&self) -> Result<Vec<SlotSpec>, JournalError> {
+        let table = self.database.begin_read()?.open_table(PROVEN)?;
+        let read = |entry: Result<(redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>), _>| {
+            let (_, bytes) = entry?;
+            Ok(wire::decode::<ProvenRecord>(bytes.value())?.0)
+        };
+        table.iter()?.take(SLOTS_MAX).map(read).collect()
+    }
+
+    /// Keeps the proven version of a slot; none: forgets it.
+    pub fn save_proven(&self, deployment: &DeploymentName, spec: Option<&SlotSpec>) -> Result<(), JournalError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(PROVEN)?;
+            match spec {
+                Some(spec) => {
+                    table.insert(deployment.as_str(), wire::encode(&ProvenRecord(spec.clone()))?.as_slice())?;
+                }
+                None => {
+                    table.remove(deployment.as_str())?;
+                }
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// Keeps a telemetry batch until it is acknowledged. Returns how many old ones gave way.
+    pub fn keep_batch(&self, boot: BootId, sequence: u64, batch: &SignedBatch) -> Result<u64, JournalError> {
+        let bytes = wire::encode(&BatchRecord { boot, sequence, batch: batch.clone() })?;
+        let write = self.database.begin_write()?;
+        let mut dropped = 0;
+        {
+            let mut table = write.open_table(TELEMETRY)?;
+            let next = table.last()?.map_or(0, |(key, _)| key.value()) + 1;
+            table.insert(next, bytes.as_slice())?;
+            let oldest = table.first()?.map_or(next, |(key, _)| key.value());
+            for key in oldest..=next.saturating_sub(TELEMETRY_BATCHES_MAX) {
+                table.remove(key)?;
+                dropped += 1;
+            }
+        }
+        write.commit()?;
+        Ok(dropped)
+    }
+
+    /// The oldest `most` batches that wait, in order.
+    pub fn batches(&self, most: usize) -> Result<Vec<SignedBatch>, JournalError> {
+        let table = self.database.begin_read()?.open_table(TELEMETRY)?;
+        table.iter()?.take(most).map(|entry| Ok(wire::decode::<BatchRecord>(entry?.1.value())?.batch)).collect()
+    }
+
+    /// Forgets batches that the plane has. Returns how many.
+    pub fn acknowledge(&self, ack: Ack) -> Result<usize, JournalError> {
+        let durable = |record: &BatchRecord| record.boot == ack.boot && record.sequence <= ack.sequence;
+        let keys: Vec<u64> = {
+            let table = self.database.begin_read()?.open_table(TELEMETRY)?;
+            let mut keys = vec![];
+            for entry in table.iter()? {
+                let (key, bytes) = entry?;
+                if wire::decode::<BatchRecord>(bytes.value()).is_ok_and(|record| durable(&record)) {
+                    keys.push(key.value());
+                }
+            }
+            keys
+        };
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(TELEMETRY)?;
+            for key in &keys {
+                table.remove(key)?;
+            }
+        }
+        write.commit()?;
+        Ok(keys.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_shared::signing::key::SecretKey;
+
+    use super::*;
+
+    fn envelope(text: &str) -> Envelope {
+        Envelope::sign("t", text.as_bytes().to_vec(), &[&SecretKey::from_seed([1; 32])])
+    }
+
+    #[test]
+    fn what_was_saved_is_there_after_a_restart() {
+        let data = tempfile::tempdir().expect("a folder");
+        {
+            let journal = Journal::open(data.path()).expect("opens");
+            assert_eq!(journal.desired().expect("reads"), None);
+            journal.save_root(1, &envelope("root 1")).expect("saves");
+            journal.save_root(2, &envelope("root 2")).expect("saves");
+            journal.save_desired(&envelope("desired")).expect("saves");
+        }
+        let journal = Journal::open(data.path()).expect("opens");
+        assert_eq!(journal.roots().expect("reads"), [envelope("root 1"), envelope("root 2")]);
+        assert_eq!(journal.desired().expect("reads"), Some(envelope("desired")));
+    }
+
+    #[test]
+    fn batches_wait_until_acknowledged_and_the_oldest_give_way() {
+        let data = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(data.path()).expect("opens");
+        let (old, new) = (BootId([1; 16]), BootId([2; 16]));
+        for (boot, sequence) in [(old, 1), (old, 2), (new, 1), (new, 2)] {
+            journal.keep_batch(boot, sequence, &SignedBatch(envelope("batch"))).expect("keeps");
+        }
+        assert_eq!(journal.acknowledge(Ack { boot: new, sequence: 1 }).expect("forgets"), 1);
+        assert_eq!(journal.batches(10).expect("reads").len(), 3);
+        assert_eq!(journal.acknowledge(Ack { boot: old, sequence: 2 }).expect("forgets"), 2);
+        assert_eq!(journal.batches(10).expect("reads").len(), 1);
+    }
+}

@@ -1,0 +1,29 @@
+//! The agent's thin edge: it carries out what `muster-agent-core` decides.
+//!
+//! In the order of the story: what is configured and who this device is ([`config`], [`identity`],
+//! [`enrol`]); what it keeps ([`journal`], [`store`]); how it talks ([`mqtt`]); the one loop
+//! ([`driver`]) and what its decisions do ([`effects`]); a model's process ([`worker`], [`engine`],
+//! [`tensor`]); who may ask it ([`doors`]); and what is told about it ([`facts`], [`meter`],
+//! [`telemetry`]).
+
+pub mod config;
+pub mod enrol;
+pub mod identity;
+
+pub mod journal;
+pub mod store;
+
+pub mod mqtt;
+
+pub mod driver;
+pub mod effects;
+
+pub mod engine;
+pub mod tensor;
+pub mod worker;
+
+pub mod doors;
+
+pub mod facts;
+pub mod meter;
+pub mod telemetry;

@@ -1,0 +1,197 @@
+//! The connection to the broker: rumqttc over TLS, one client per connection, so that nothing of a
+//! broken session lives on. The truth is on disk and in the database; what is lost here is sent again.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use muster_agent_core::backoff::delay_ms;
+use muster_shared::limits::MQTT_PACKET_BYTES_MAX;
+use muster_shared::topic::{Leaf, Topic};
+use muster_shared::{DeviceId, Digest};
+use rumqttc::{
+    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration,
+    Transport,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// How often the broker hears from an idle device, at least.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Messages that wait to be sent; more are dropped, and sent again by those who made them.
+const OUTGOING_MAX: usize = 256;
+/// How long a connection may take to stand.
+const CONNECT_TIMEOUT_SECONDS: u64 = 15;
+
+/// What the connection brings.
+#[derive(Debug)]
+pub enum Incoming {
+    /// It stands, and the device's topics are subscribed.
+    Connected,
+    /// It is gone.
+    Disconnected,
+    /// A message came.
+    Message(Leaf, Vec<u8>),
+}
+
+/// Where messages go out. While there is no connection they are dropped.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    device: DeviceId,
+    client: Arc<Mutex<Option<AsyncClient>>>,
+}
+
+/// How to connect; read anew for each connection, since the certificate changes.
+pub struct Connect {
+    /// The device.
+    pub device: DeviceId,
+    /// The broker's host.
+    pub host: String,
+    /// The broker's port.
+    pub port: u16,
+    /// Makes the TLS side of a connection.
+    pub tls: Box<dyn Fn() -> anyhow::Result<rustls::ClientConfig> + Send + Sync>,
+}
+
+impl Mqtt {
+    /// Starts to connect, and goes on until `stop`. `incoming` hears what comes.
+    pub fn start(connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) -> Self {
+        let mqtt = Self { device: connect.device.clone(), client: Arc::default() };
+        tokio::spawn(mqtt.clone().keep_connected(connect, incoming, stop));
+        mqtt
+    }
+
+    /// Sends, or drops where there is no connection or too much waits.
+    pub fn send(&self, leaf: Leaf, qos: QoS, payload: Vec<u8>) {
+        let topic = leaf.of(&self.device).to_string();
+        let client = self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(client) = client
+            && client.try_publish(&topic, qos, false, payload).is_err()
+        {
+            debug!(topic, "a message was dropped: too much waits to be sent");
+        }
+    }
+
+    /// Ends the connection; a new one follows, with the newest certificate.
+    pub fn reconnect(&self) {
+        let client = self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(client) = client {
+            // Full or gone: the connection ends by itself soon enough.
+            let _ = client.try_disconnect();
+        }
+    }
+
+    async fn keep_connected(self, connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) {
+        let mut attempt = 0;
+        while !stop.is_cancelled() {
+            let stood = tokio::select! {
+                () = stop.cancelled() => break,
+                stood = self.one_connection(&connect, &incoming) => stood,
+            };
+            self.set_client(None);
+            if stood && incoming.send(Incoming::Disconnected).await.is_err() {
+                return;
+            }
+            attempt = if stood { 0 } else { attempt + 1 };
+            let wait = Duration::from_millis(delay_ms(attempt, crate::facts::jitter()));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.set_client(None);
+    }
+
+    /// Whether it ever stood.
+    async fn one_connection(&self, connect: &Connect, incoming: &mpsc::Sender<Incoming>) -> bool {
+        let tls = match (connect.tls)() {
+            Ok(tls) => tls,
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "cannot prepare the connection");
+                return false;
+            }
+        };
+        let (client, mut events) = self.client_for(connect, tls);
+        self.set_client(Some(client.clone()));
+        let mut stood = false;
+        loop {
+            match events.poll().await {
+                Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
+                    let topics = Leaf::DOWN
+                        .map(|leaf| SubscribeFilter::new(leaf.of(&connect.device).to_string(), QoS::AtLeastOnce));
+                    if client.try_subscribe_many(topics).is_err() {
+                        return stood;
+                    }
+                }
+                Ok(MqttEvent::Incoming(Packet::SubAck(ack))) => {
+                    if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
+                        warn!("the broker does not let this device read its topics");
+                    }
+                    info!(broker = connect.host, port = connect.port, "connected");
+                    stood = true;
+                    if incoming.send(Incoming::Connected).await.is_err() {
+                        return stood;
+                    }
+                }
+                Ok(MqttEvent::Incoming(Packet::Publish(message))) => {
+                    let topic = message.topic.parse::<Topic>().ok().filter(|topic| topic.device == connect.device);
+                    let Some(topic) = topic else { continue };
+                    if incoming.send(Incoming::Message(topic.leaf, message.payload.to_vec())).await.is_err() {
+                        return stood;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // The causes stand in each other's texts: the outermost one is enough.
+                    warn!(%error, "the connection is gone");
+                    return stood;
+                }
+            }
+        }
+    }
+
+    fn client_for(&self, connect: &Connect, tls: rustls::ClientConfig) -> (AsyncClient, EventLoop) {
+        let mut options = MqttOptions::new(connect.device.as_str(), &connect.host, connect.port);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_clean_session(true);
+        options.set_max_packet_size(MQTT_PACKET_BYTES_MAX, MQTT_PACKET_BYTES_MAX);
+        let gone = Leaf::Gone.of(&connect.device).to_string();
+        options.set_last_will(LastWill::new(gone, vec![], QoS::AtLeastOnce, false));
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
+        let (client, mut events) = AsyncClient::new(options, OUTGOING_MAX);
+        let mut network = events.network_options();
+        network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS);
+        events.set_network_options(network);
+        (client, events)
+    }
+
+    fn set_client(&self, client: Option<AsyncClient>) {
+        *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+    }
+}
+
+/// Splits `host:port`, brackets of an IPv6 address removed.
+pub fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+}
+
+/// The TLS side of a connection: the pinned CA, and this device's key and certificate.
+pub fn tls(ca: Digest, identity: muster_tls::ClientIdentity) -> anyhow::Result<rustls::ClientConfig> {
+    Ok(muster_tls::client(ca, Some(identity))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_split() {
+        assert_eq!(host_and_port("plane:8883"), Some(("plane".into(), 8883)));
+        assert_eq!(host_and_port("[::1]:8883"), Some(("::1".into(), 8883)));
+        for bad in ["plane", ":8883", "plane:x", "plane:99999"] {
+            assert_eq!(host_and_port(bad), None, "{bad}");
+        }
+    }
+}

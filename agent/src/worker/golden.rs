@@ -1,0 +1,192 @@
+//! Golden vectors: inputs with the outputs that the model's maker saw. A model that gives others on
+//! this machine does not serve.
+
+use muster_shared::manifest::{Dtype, Port};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::engine::Model;
+use crate::tensor::Tensor;
+
+/// The file's content, JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    cases: Vec<Case>,
+    #[serde(default)]
+    tolerance: Tolerance,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    inputs: std::collections::BTreeMap<String, Value>,
+    outputs: std::collections::BTreeMap<String, Value>,
+}
+
+/// How far a float may be off: `absolute + relative × |expected|`. Integers are compared exactly.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tolerance {
+    absolute: f64,
+    relative: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { absolute: 1e-4, relative: 1e-4 }
+    }
+}
+
+impl Golden {
+    /// Reads the file's bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let golden: Self = serde_json::from_slice(bytes).map_err(|error| format!("golden vectors: {error}"))?;
+        if golden.cases.is_empty() {
+            return Err("golden vectors: there is no case".to_owned());
+        }
+        Ok(golden)
+    }
+
+    /// Runs every case; an error says where the model differs first.
+    pub fn check(&self, model: &dyn Model, inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
+        for (number, case) in self.cases.iter().enumerate() {
+            let tensors = tensors(inputs, &case.inputs).map_err(|error| format!("golden case {number}: {error}"))?;
+            let got = model.run(&tensors).map_err(|error| format!("golden case {number}: {error}"))?;
+            let expected =
+                tensors_of(outputs, &case.outputs).map_err(|error| format!("golden case {number}: {error}"))?;
+            for expected in expected {
+                let Some(got) = got.iter().find(|tensor| tensor.name == expected.name) else {
+                    return Err(format!("golden case {number}: there is no output {:?}", expected.name));
+                };
+                self.compare(&expected, got).map_err(|error| format!("golden case {number}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first row of the first case, to measure with.
+    pub fn one_row(&self, inputs: &[Port]) -> Option<Vec<Tensor>> {
+        let case = self.cases.first()?;
+        let first_row = |port: &Port| {
+            let value = case.inputs.get(&port.name)?;
+            let free = matches!(port.shape.first(), Some(None));
+            let value = if free { Value::Array(vec![value.as_array()?.first()?.clone()]) } else { value.clone() };
+            Tensor::from_json(port, &value).ok()
+        };
+        inputs.iter().map(first_row).collect()
+    }
+
+    fn compare(&self, expected: &Tensor, got: &Tensor) -> Result<(), String> {
+        if expected.shape != got.shape {
+            return Err(format!("output {:?} has shape {:?}, expected {:?}", got.name, got.shape, expected.shape));
+        }
+        for (at, (expected_value, got_value)) in numbers(expected).zip(numbers(got)).enumerate() {
+            let Tolerance { absolute, relative } = self.tolerance;
+            let allowed = match expected.dtype {
+                Dtype::F32 | Dtype::F64 => absolute + relative * expected_value.abs(),
+                _ => 0.0,
+            };
+            let same = expected_value == got_value || (expected_value.is_nan() && got_value.is_nan());
+            // Written so that a NaN on one side only is a difference.
+            if !same && !((expected_value - got_value).abs() <= allowed) {
+                return Err(format!("output {:?}[{at}] is {got_value}, expected {expected_value}", got.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row of zeros, to measure a model that came without golden vectors.
+pub fn zeros(inputs: &[Port]) -> Vec<Tensor> {
+    let zeros = |port: &Port| {
+        let shape: Vec<usize> = port.shape.iter().map(|size| size.map_or(1, |size| size as usize)).collect();
+        let data = vec![0; shape.iter().product::<usize>() * port.dtype.size_bytes()];
+        Tensor { name: port.name.clone(), dtype: port.dtype, shape, data }
+    };
+    inputs.iter().map(zeros).collect()
+}
+
+fn tensors(ports: &[Port], values: &std::collections::BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
+    let tensor = |port: &Port| {
+        let value = values.get(&port.name).ok_or_else(|| format!("{:?} is missing", port.name))?;
+        Tensor::from_json(port, value).map_err(|error| error.to_string())
+    };
+    ports.iter().map(tensor).collect()
+}
+
+/// Only the outputs that the case gives.
+fn tensors_of(ports: &[Port], values: &std::collections::BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
+    if let Some(name) = values.keys().find(|name| !ports.iter().any(|port| &port.name == *name)) {
+        return Err(format!("the model has no output {name:?}"));
+    }
+    let given: Vec<Port> = ports.iter().filter(|port| values.contains_key(&port.name)).cloned().collect();
+    tensors(&given, values)
+}
+
+fn numbers(tensor: &Tensor) -> Box<dyn Iterator<Item = f64> + '_> {
+    macro_rules! each {
+        ($type:ty) => {
+            Box::new(
+                tensor
+                    .data
+                    .as_chunks::<{ size_of::<$type>() }>()
+                    .0
+                    .iter()
+                    .map(|bytes| <$type>::from_le_bytes(*bytes) as f64),
+            )
+        };
+    }
+    match tensor.dtype {
+        Dtype::Bool | Dtype::U8 => each!(u8),
+        Dtype::I8 => each!(i8),
+        Dtype::I16 => each!(i16),
+        Dtype::I32 => each!(i32),
+        Dtype::I64 => each!(i64),
+        Dtype::F32 => each!(f32),
+        Dtype::F64 => each!(f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineError;
+
+    /// y = 2x, or something else.
+    struct Times(f32);
+
+    impl Model for Times {
+        fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+            let mut out = inputs[0].clone();
+            out.name = "y".into();
+            out.data = numbers(&inputs[0]).flat_map(|value| (value as f32 * self.0).to_le_bytes()).collect();
+            Ok(vec![out])
+        }
+    }
+
+    fn check(text: &str, model: &Times) -> Result<(), String> {
+        let port = |name: &str| vec![Port { name: name.into(), dtype: Dtype::F32, shape: vec![None] }];
+        Golden::parse(text.as_bytes())?.check(model, &port("x"), &port("y"))
+    }
+
+    #[test]
+    fn right_answers_pass_and_wrong_ones_are_named() {
+        let golden = r#"{"cases": [{"inputs": {"x": [1, 2]}, "outputs": {"y": [2, 4]}}]}"#;
+        assert_eq!(check(golden, &Times(2.0)), Ok(()));
+        assert_eq!(check(golden, &Times(2.00001)), Ok(()));
+        assert_eq!(
+            check(golden, &Times(2.1)),
+            Err("golden case 0: output \"y\"[0] is 2.0999999046325684, expected 2".into())
+        );
+        assert!(check(golden, &Times(f32::NAN)).is_err());
+    }
+
+    #[test]
+    fn golden_vectors_that_check_nothing_are_refused() {
+        assert!(check(r#"{"cases": []}"#, &Times(2.0)).is_err());
+        assert!(check(r#"{"cases": [{"inputs": {"x": [1]}, "outputs": {"z": [1]}}]}"#, &Times(2.0)).is_err());
+        assert!(check(r#"{"cases": [{"inputs": {}, "outputs": {"y": [1]}}]}"#, &Times(2.0)).is_err());
+        assert!(check("[]", &Times(2.0)).is_err());
+    }
+}
