@@ -144,8 +144,9 @@ fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>) -> anyhow::R
 
 /// Reads the journal, verifying everything anew.
 fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow::Result<Restored> {
-    let root =
-        enrol::follow_roots(&journal.roots()?, enrolment.root).context("the kept roots are not to be trusted")?;
+    let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
+        .and_then(|root| enrol::follow_later(root, &journal.roots()?))
+        .context("the kept roots are not to be trusted")?;
     let identity = key.identity(enrolment);
     let holding = Holding { identity: &identity, root: &root, held: None, nonce: None };
     let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {

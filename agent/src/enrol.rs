@@ -25,7 +25,6 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{RawConfig, RawDoor, RawLimits};
 use crate::identity::{self, DeviceKey, Enrolment};
-use crate::journal::Journal;
 
 /// How long the control plane may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -56,15 +55,17 @@ pub async fn enrol(
     let root = follow_roots(&enrolled.roots, claim.root)?;
     check_certificates(&enrolled, claim.ca)?;
 
-    let journal = Journal::open(data)?;
-    for envelope in enrolled.roots.iter().skip_while(|root| Digest::of(&root.payload) != claim.root) {
-        journal.save_root(TrustedRoot::self_signed(envelope)?.root().version, envelope)?;
-    }
-    drop(journal);
     identity::save_certificate(data, &enrolled.certificate)?;
     write_config(data, labels)?;
     let mqtt = broker_address(&enrolled.mqtt, url)?;
-    let enrolment = Enrolment { device: enrolled.device, url: url.to_owned(), mqtt, ca: claim.ca, root: claim.root };
+    let enrolment = Enrolment {
+        device: enrolled.device,
+        url: url.to_owned(),
+        mqtt,
+        ca: claim.ca,
+        root: claim.root,
+        roots: enrolled.roots,
+    };
     identity::save_enrolment(data, &enrolment)?;
     tracing::info!(device = %enrolment.device, fleet = %root.root().fleet, "enrolled");
     Ok(enrolment)
@@ -87,6 +88,17 @@ pub fn follow_roots(roots: &[Envelope], pinned: Digest) -> anyhow::Result<Truste
     let mut trusted = TrustedRoot::pinned(first, pinned)?;
     for next in roots {
         trusted = trusted.follow(next).context("the control plane's roots do not follow one another")?;
+    }
+    Ok(trusted)
+}
+
+/// Follows the roots that came after a trusted one; earlier ones among them are passed over.
+pub fn follow_later(mut trusted: TrustedRoot, roots: &[Envelope]) -> anyhow::Result<TrustedRoot> {
+    for next in roots {
+        let version = TrustedRoot::self_signed(next)?.root().version;
+        if version > trusted.root().version {
+            trusted = trusted.follow(next)?;
+        }
     }
     Ok(trusted)
 }

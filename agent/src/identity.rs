@@ -40,6 +40,9 @@ pub struct Enrolment {
     pub ca: Digest,
     /// The digest of the root that this device started from.
     pub root: Digest,
+    /// That root and those that followed it up to the day of enrolment: with the key they are what a
+    /// device keeps when it loses all else.
+    pub roots: Vec<Envelope>,
 }
 
 fn folder(data: &Path) -> PathBuf {

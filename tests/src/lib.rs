@@ -1,1 +1,32 @@
-//! x
+//! What the stories share: a world around the programs that `cargo xtask test` built, and a plane in
+//! an attacker's hands.
+
+pub mod hostile;
+pub mod models;
+
+use std::path::PathBuf;
+
+use muster_world::{Programs, World};
+
+/// A world with a control plane and these devices.
+pub fn world(devices: &[&str]) -> anyhow::Result<World> {
+    let mut world = World::start(programs()?, &|_| {})?;
+    for device in devices {
+        world.add_device(device)?;
+    }
+    Ok(world)
+}
+
+/// The programs under test: where `MUSTER_PROGRAMS` says, or where cargo puts them.
+fn programs() -> anyhow::Result<Programs> {
+    let folder = match std::env::var_os("MUSTER_PROGRAMS") {
+        Some(folder) => PathBuf::from(folder),
+        None => std::env::current_exe()?.ancestors().nth(2).map(PathBuf::from).unwrap_or_default(),
+    };
+    let missing = Programs::NAMES.iter().find(|name| !folder.join(name).exists());
+    if let Some(name) = missing {
+        let folder = folder.display();
+        anyhow::bail!("{name} is not in {folder}; run `cargo xtask test`, or `cargo build --workspace` first");
+    }
+    Ok(Programs::in_folder(&folder))
+}

@@ -1,1 +1,51 @@
-fn main(){}
+//! `cargo xtask …`: everything the project does to itself.
+
+mod build;
+mod demo;
+mod measure;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, shows and tests Muster")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a control plane and an agent with real models, and say what to try
+    Demo(demo::Options),
+    /// Everything a change must pass
+    Test(test::Options),
+    /// Idle memory and binary size of the agent, as docs/figures.md records them
+    Measure,
+    /// Train the fixture models again and compare them with the committed ones
+    Models {
+        /// Replace the committed models instead
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Measure => measure::run(),
+        Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -88,8 +88,9 @@ impl Golden {
                 _ => 0.0,
             };
             let same = expected_value == got_value || (expected_value.is_nan() && got_value.is_nan());
-            // Written so that a NaN on one side only is a difference.
-            if !same && !((expected_value - got_value).abs() <= allowed) {
+            // A NaN on one side only is never close.
+            let close = (expected_value - got_value).abs() <= allowed;
+            if !same && !close {
                 return Err(format!("output {:?}[{at}] is {got_value}, expected {expected_value}", got.name));
             }
         }

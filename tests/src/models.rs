@@ -1,0 +1,38 @@
+//! Models made for one story.
+
+use std::path::{Path, PathBuf};
+
+use muster_world::{Bundle, fixtures};
+
+/// A digits model whose file is padded to at least `bytes`: the model itself does not change.
+pub fn padded_digits(folder: &Path, version: u32, bytes: usize) -> anyhow::Result<Bundle> {
+    let mut onnx = std::fs::read(fixtures::folder("digits", version).join("model.onnx"))?;
+    // A protobuf message with a field put behind it is the message with that field: here an entry of
+    // `metadata_props` (field 14), which engines pass over. Its text must not compress to nothing.
+    let value: String =
+        (0..bytes.div_ceil(8)).map(|at| format!("{:08x}", (at as u32).wrapping_mul(2_654_435_761))).collect();
+    let entry = [field(1, b"padding"), field(2, value.as_bytes())].concat();
+    onnx.extend(field(14, &entry));
+    let path: PathBuf = folder.join(format!("padded-{version}.onnx"));
+    std::fs::write(&path, onnx)?;
+    let golden = Some(fixtures::folder("digits", version).join("golden.json"));
+    Ok(Bundle { model: "digits".to_owned(), version, onnx: path, golden })
+}
+
+/// A length-delimited protobuf field.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = varint(u64::from(number << 3 | 2));
+    out.extend(varint(bytes.len() as u64));
+    out.extend(bytes);
+    out
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = vec![];
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}

@@ -1,0 +1,8 @@
+//! Stories over the real processes: a plane, agents, workers, the command line.
+
+mod attacks;
+mod delivery;
+mod enrolment;
+mod refusals;
+mod resilience;
+mod resume;

@@ -1,0 +1,146 @@
+//! The project's own rules, held against its files: prose promises, tests keep.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// What a pure crate may depend on: vocabulary, arithmetic, encodings. No runtime, socket, file,
+/// clock or source of chance.
+const PURE: [&str; 12] = [
+    "base64",
+    "ed25519-dalek",
+    "hex",
+    "muster-agent-core",
+    "muster-control-plane-core",
+    "muster-shared",
+    "postcard",
+    "ring",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+];
+/// Only behind a feature that core crates do not ask for.
+const PURE_OPTIONAL: [&str; 1] = ["utoipa"];
+/// Names in a core crate's source that mean the world outside.
+const IMPURE_NAMES: [&str; 9] = [
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "SystemTime",
+    "Instant::now",
+    "HashMap",
+    "tokio",
+];
+/// Lines of one source file: past this it holds a second idea.
+const LINES_MAX: usize = 700;
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Files that git tracks, by the end of their name.
+fn files(ending: &str) -> Result<Vec<PathBuf>> {
+    let listed = std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(project()).output()?;
+    let names = String::from_utf8(listed.stdout)?;
+    let found: Vec<PathBuf> =
+        names.split('\0').filter(|name| name.ends_with(ending)).map(|name| project().join(name)).collect();
+    anyhow::ensure!(!found.is_empty(), "git lists no file that ends in {ending}");
+    Ok(found.into_iter().filter(|path| path.exists()).collect())
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+#[test]
+fn core_crates_are_pure_by_their_cargo_toml() -> Result<()> {
+    for folder in ["shared", "agent/core", "control-plane/core"] {
+        let manifest: toml::Table = read(&project().join(folder).join("Cargo.toml"))?.parse()?;
+        let dependencies = manifest["dependencies"].as_table().context("dependencies")?;
+        for (name, value) in dependencies {
+            let optional = value.get("optional").and_then(toml::Value::as_bool) == Some(true);
+            let pure = PURE.contains(&name.as_str()) || (optional && PURE_OPTIONAL.contains(&name.as_str()));
+            assert!(pure, "{folder}/Cargo.toml: {name} is not known to be pure");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn core_crates_ask_the_world_nothing() -> Result<()> {
+    for path in files(".rs")? {
+        let text = path.to_string_lossy().into_owned();
+        let core =
+            ["/shared/src/", "/agent/core/src/", "/control-plane/core/src/"].iter().any(|folder| text.contains(folder));
+        if !core {
+            continue;
+        }
+        for (number, line) in read(&path)?.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let named = IMPURE_NAMES.iter().find(|name| code.contains(**name));
+            assert!(named.is_none(), "{}:{}: {named:?} in a pure crate", path.display(), number + 1);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() -> Result<()> {
+    for path in files(".md")? {
+        let text = read(&path)?;
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let found = path.parent().context("a folder")?.join(target);
+            assert!(found.exists(), "{}: the link to {target} leads nowhere", path.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_file_grows_without_end() -> Result<()> {
+    for path in files(".rs")? {
+        let lines = read(&path)?.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines: which second idea does it hold?", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_story_file_is_told() -> Result<()> {
+    let folder = project().join("tests/stories");
+    let main = read(&folder.join("main.rs"))?;
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let module = name.strip_suffix(".rs").context("a Rust file")?;
+        assert!(module == "main" || main.contains(&format!("mod {module};")), "stories/{name} is never run");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_fresh_machine_needs_is_pinned() -> Result<()> {
+    for name in [
+        "Cargo.lock",
+        "rust-toolchain.toml",
+        "deny.toml",
+        "tests/models/requirements.txt",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+    ] {
+        assert!(project().join(name).exists(), "{name} is missing");
+    }
+    let requirements = read(&project().join("tests/models/requirements.txt"))?;
+    let loose = requirements
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('#') && !line.contains("=="));
+    assert_eq!(loose, None, "every Python package is pinned");
+    Ok(())
+}

@@ -1,0 +1,438 @@
+//! A control plane and agents in a temporary folder, brought up by the same commands that a user
+//! types. The demo shows such a [`World`], the stories test in one.
+
+pub mod fixtures;
+mod http;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub use http::{Answer, get, post};
+pub use process::{Process, Running, descendants, last_lines, output, spelled, until};
+
+/// How long a program may take to be ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a story may wait for a condition: generous, since machines are slow and busy.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+/// The beginning of the temporary folder's name; the number of the process that made it follows.
+const FOLDER_PREFIX: &str = "muster-world-";
+/// The fleet's name.
+const FLEET: &str = "demo";
+
+/// Where the three programs lie.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The operator's command line.
+    pub muster: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
+    /// The control plane.
+    pub control_plane: PathBuf,
+}
+
+impl Programs {
+    /// The names of the programs.
+    pub const NAMES: [&str; 3] = ["muster", "muster-agent", "muster-control-plane"];
+
+    /// The programs as they lie in a folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        let [muster, agent, control_plane] = Self::NAMES.map(|name| folder.join(name));
+        Self { muster, agent, control_plane }
+    }
+}
+
+/// The running programs. Dropping it stops them: agents first, then the plane; the folder goes last.
+pub struct World {
+    devices: BTreeMap<String, Device>,
+    plane: Option<Running>,
+    programs: Programs,
+    ready: PlaneReady,
+    folder: TempDir,
+}
+
+/// One device: its folder, and its agent while that runs.
+struct Device {
+    agent: Option<Running>,
+    door: String,
+}
+
+/// What the control plane says of itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaneReady {
+    /// The API's URL.
+    pub http: String,
+    /// The broker's `host:port`.
+    pub mqtt: String,
+    /// The gateway's URL.
+    pub gateway: String,
+    /// The API's URL without TLS, for scripts on this machine.
+    pub plain_http: String,
+    /// SHA-256 of the CA's certificate.
+    pub ca_fingerprint: String,
+    admin_code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AgentReady {
+    door: String,
+}
+
+/// A bundle to be packed: files, and what to call them.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The model's name.
+    pub model: String,
+    /// The version's number.
+    pub version: u32,
+    /// The ONNX file.
+    pub onnx: PathBuf,
+    /// The golden vectors.
+    pub golden: Option<PathBuf>,
+}
+
+impl Bundle {
+    /// A version of a fixture model.
+    pub fn fixture(model: &str, version: u32) -> Self {
+        let folder = fixtures::folder(model, version);
+        let (onnx, golden) = (folder.join("model.onnx"), Some(folder.join("golden.json")));
+        Self { model: model.to_owned(), version, onnx, golden }
+    }
+}
+
+/// A deployment's figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its name.
+    pub name: String,
+    /// Replicas wanted.
+    pub wanted: u64,
+    /// Replicas that answer with the wanted version.
+    pub ready: u64,
+    /// The version its rule means.
+    pub version: Option<u64>,
+}
+
+impl World {
+    /// Starts a control plane, logs in and makes the keys. `tell` hears of each step.
+    pub fn start(programs: Programs, tell: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        remove_leftovers();
+        let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id())).tempdir()?;
+        tell("starting the control plane");
+        let any = "127.0.0.1:0".to_owned();
+        let (plane, ready) = start_plane(&programs, folder.path(), [&any, &any, &any, &any].map(String::clone))?;
+        let world = Self { devices: BTreeMap::new(), plane: Some(plane), programs, ready, folder };
+        tell("logging in and making keys");
+        let code = world.ready.admin_code.clone().context("the control plane printed no code to log in with")?;
+        world.muster(&[
+            "login",
+            &world.ready.http,
+            "--ca-fingerprint",
+            &world.ready.ca_fingerprint,
+            "--code",
+            &code,
+        ])?;
+        world.muster(&["keys", "init", "--fleet", FLEET])?;
+        Ok(world)
+    }
+
+    /// Enrols a device and starts its agent.
+    pub fn add_device(&mut self, name: &str) -> anyhow::Result<()> {
+        let claim = self.muster(&["claim", "new"])?;
+        let mut enrol = Command::new(&self.programs.agent);
+        enrol.args([
+            "enrol",
+            "--name",
+            name,
+            "--label",
+            "site=demo",
+            "--url",
+            &self.ready.http,
+            "--claim",
+            claim.trim(),
+        ]);
+        output(enrol.arg("--data").arg(self.device_folder(name)))?;
+        // Stories look at telemetry: ten seconds would make them wait.
+        let config = self.device_folder(name).join("agent.toml");
+        let text = std::fs::read_to_string(&config)?.replace("telemetry-every = \"10s\"", "telemetry-every = \"1s\"");
+        std::fs::write(&config, text)?;
+        self.devices.insert(name.to_owned(), Device { agent: None, door: String::new() });
+        self.start_agent(name)
+    }
+
+    /// Starts the agent of an enrolled device.
+    pub fn start_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        let ready_file = self.folder().join(format!("{name}.json"));
+        let _ = std::fs::remove_file(&ready_file);
+        let mut command = Command::new(&self.programs.agent);
+        command.arg("run").arg("--config").arg(self.device_folder(name).join("agent.toml"));
+        command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
+        let mut agent = Running::start(name, &mut command, self.folder().join(format!("{name}.log")))?;
+        let door = agent.ready::<AgentReady>(&ready_file, READY_DEADLINE)?.door;
+        self.devices.insert(name.to_owned(), Device { agent: Some(agent), door });
+        Ok(())
+    }
+
+    /// Ends an agent as a power cut would: `kill -9`, its workers too.
+    pub fn kill_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        let device = self.devices.get_mut(name).with_context(|| format!("there is no device {name}"))?;
+        let mut agent = device.agent.take().with_context(|| format!("the agent of {name} does not run"))?;
+        agent.kill()
+    }
+
+    /// Asks an agent to stop, and waits until it has.
+    pub fn stop_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        let device = self.devices.get_mut(name).with_context(|| format!("there is no device {name}"))?;
+        drop(device.agent.take());
+        Ok(())
+    }
+
+    /// Stops the control plane.
+    pub fn stop_plane(&mut self) {
+        drop(self.plane.take());
+    }
+
+    /// Starts the control plane again, at the same addresses.
+    pub fn start_plane(&mut self) -> anyhow::Result<()> {
+        let address = |url: &str| url.rsplit_once("//").map_or(url, |(_, address)| address).to_owned();
+        let PlaneReady { http, mqtt, gateway, plain_http, .. } = &self.ready;
+        let addresses = [http, mqtt, gateway, plain_http].map(|url| address(url));
+        let (plane, ready) = start_plane(&self.programs, self.folder.path(), addresses)?;
+        (self.plane, self.ready) = (Some(plane), ready);
+        Ok(())
+    }
+
+    /// Packs, signs and pushes a bundle. Gives back its file.
+    pub fn publish(&self, bundle: &Bundle) -> anyhow::Result<PathBuf> {
+        let Bundle { model, version, onnx, golden } = bundle;
+        let file = self.folder().join(format!("{model}-{version}.bundle"));
+        let version = version.to_string();
+        let mut pack = self.command(&["pack", "--name", model, "--version", &version]);
+        pack.arg(onnx).arg("--key").arg(self.publisher_key()).arg("-o").arg(&file);
+        if let Some(golden) = golden {
+            pack.arg("--golden").arg(golden);
+        }
+        output(&mut pack)?;
+        output(self.command(&["push"]).arg(&file))?;
+        Ok(file)
+    }
+
+    /// The publisher's secret key.
+    pub fn publisher_key(&self) -> PathBuf {
+        self.home().join("keys").join(FLEET).join("publisher.pem")
+    }
+
+    /// Applies a deployment of `model` under its own name.
+    pub fn deploy(&self, model: &str, version: &str) -> anyhow::Result<()> {
+        let yaml = format!(
+            "apiVersion: muster.dev/v1\nkind: Deployment\nmetadata: {{ name: {model} }}\nspec:\n  model: {model}\n  \
+             version: {version}\n  resources: {{ cpu: 250m, memory: 64Mi }}\n  rollout: {{ probation: 1s }}\n"
+        );
+        let file = self.folder().join(format!("{model}.yaml"));
+        std::fs::write(&file, yaml)?;
+        output(self.command(&["apply", "-f"]).arg(file)).map(drop)
+    }
+
+    /// What `muster get deployments` says.
+    pub fn deployments(&self) -> anyhow::Result<Vec<Deployment>> {
+        let read = |deployment: &Value| {
+            let (status, name) = (&deployment["status"], deployment["metadata"]["name"].as_str());
+            let count = |field: &str| status[field].as_u64().context("a deployment has no status");
+            let name = name.context("a deployment has no name")?.to_owned();
+            Ok(Deployment {
+                name,
+                wanted: count("wanted")?,
+                ready: count("ready")?,
+                version: status["version"].as_u64(),
+            })
+        };
+        let list = self.json(&["get", "deployments"])?;
+        list.as_array().context("`get deployments` gives no list")?.iter().map(read).collect()
+    }
+
+    /// What `muster get devices` says.
+    pub fn devices(&self) -> anyhow::Result<Vec<Value>> {
+        let list = self.json(&["get", "devices"])?;
+        list.as_array().cloned().context("`get devices` gives no list")
+    }
+
+    /// One device as the plane knows it.
+    pub fn device(&self, name: &str) -> anyhow::Result<Value> {
+        self.json(&["get", "device", name])
+    }
+
+    /// One slot of a device as the plane knows it; null where there is none.
+    pub fn slot(&self, device: &str, deployment: &str) -> anyhow::Result<Value> {
+        let device = self.device(device)?;
+        let slots = device["slots"].as_array().cloned().unwrap_or_default();
+        Ok(slots.into_iter().find(|slot| slot["deployment"] == deployment).unwrap_or_default())
+    }
+
+    /// Waits until a slot serves this version, as it reported.
+    pub fn until_serves(&mut self, device: &str, deployment: &str, version: u64) -> anyhow::Result<()> {
+        self.until(&format!("{device} to serve {deployment} version {version}"), |world| {
+            let slot = world.slot(device, deployment)?;
+            Ok((slot["phase"] == "serving" && slot["running"]["version"] == version).then_some(()))
+        })
+    }
+
+    /// Runs `muster … -o json`.
+    pub fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let text = self.muster(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("`muster {}` gave no JSON: {text}", arguments.join(" ")))
+    }
+
+    /// Asks the API for what the command line does not show.
+    pub fn api(&self, path: &str) -> anyhow::Result<Value> {
+        let contexts = std::fs::read_to_string(self.home().join("contexts.toml"))?;
+        let contexts: toml::Table = contexts.parse()?;
+        let token = find_token(&toml::Value::Table(contexts)).context("the command line is not logged in")?;
+        let answer = http::get_as(&format!("{}/api/v1/{path}", self.ready.plain_http), &token)?;
+        anyhow::ensure!(answer.status == 200, "{path} answered {}: {}", answer.status, answer.body);
+        Ok(answer.body)
+    }
+
+    /// Runs `muster …` and gives back what it printed.
+    pub fn muster(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(&mut self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.programs.muster);
+        command.args(arguments).env("MUSTER_HOME", self.home());
+        command
+    }
+
+    /// Waits for a condition; a failure comes with the last words of every program.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&Self) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let found = until(what, DEADLINE, || {
+            self.check()?;
+            look(self)
+        });
+        found.with_context(|| self.last_words())
+    }
+
+    /// An error if a program ended that should run.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        let agents = self.devices.values_mut().filter_map(|device| device.agent.as_mut());
+        agents.chain(&mut self.plane).try_for_each(Running::check)
+    }
+
+    fn last_words(&self) -> String {
+        let mut text = String::from("the programs' last words:");
+        for name in self.devices.keys().map(String::as_str).chain(["plane"]) {
+            let log = last_lines(&self.folder().join(format!("{name}.log")));
+            text.push_str(&format!("\n--- {name}\n{log}"));
+        }
+        text
+    }
+
+    /// The world's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the command line keeps its login and keys.
+    pub fn home(&self) -> PathBuf {
+        self.folder().join("home")
+    }
+
+    /// The control plane's data.
+    pub fn plane_folder(&self) -> PathBuf {
+        self.folder().join("plane")
+    }
+
+    /// A device's data.
+    pub fn device_folder(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Where the plane is.
+    pub fn plane(&self) -> &PlaneReady {
+        &self.ready
+    }
+
+    /// The programs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// A device's own door.
+    pub fn door(&self, device: &str) -> anyhow::Result<&str> {
+        self.devices
+            .get(device)
+            .map(|device| device.door.as_str())
+            .with_context(|| format!("there is no device {device}"))
+    }
+
+    /// The process of a device's agent.
+    pub fn agent_id(&self, device: &str) -> anyhow::Result<u32> {
+        let agent = self.devices.get(device).and_then(|device| device.agent.as_ref());
+        agent.map(Running::id).with_context(|| format!("the agent of {device} does not run"))
+    }
+}
+
+/// `addresses`: of the API, the broker, the gateway, the API without TLS.
+fn start_plane(programs: &Programs, folder: &Path, addresses: [String; 4]) -> anyhow::Result<(Running, PlaneReady)> {
+    let ready_file = folder.join("plane.json");
+    let _ = std::fs::remove_file(&ready_file);
+    let [http, mqtt, gateway, plain_http] = addresses;
+    let mut command = Command::new(&programs.control_plane);
+    command.arg("--data").arg(folder.join("plane")).args([
+        "--http",
+        &http,
+        "--mqtt",
+        &mqtt,
+        "--plain-http",
+        &plain_http,
+    ]);
+    command.args(["--gateway", &gateway, "--open-gateway", "--ready-file"]).arg(&ready_file);
+    let mut plane = Running::start("the control plane", &mut command, folder.join("plane.log"))?;
+    let ready = plane.ready(&ready_file, READY_DEADLINE)?;
+    Ok((plane, ready))
+}
+
+/// The first `token` in the command line's file.
+fn find_token(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::Table(table) => {
+            let own = table.get("token").and_then(toml::Value::as_str).map(str::to_owned);
+            own.or_else(|| table.values().find_map(find_token))
+        }
+        toml::Value::Array(items) => items.iter().find_map(find_token),
+        _ => None,
+    }
+}
+
+/// Sends a signal to a process that this program started.
+pub fn signal(id: u32, signal: &str) -> anyhow::Result<()> {
+    let sent = Command::new("kill").args([signal, &id.to_string()]).status()?;
+    if !sent.success() {
+        bail!("cannot send {signal} to process {id}");
+    }
+    Ok(())
+}
+
+/// A program that was killed could not remove its folder: the name says whose it was.
+fn remove_leftovers() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(FOLDER_PREFIX).and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The programs under test. They are built once into a cache folder outside the clone, since tract
+//! takes long; every clone on this machine shares what it depends on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use muster_world::Programs;
+
+use crate::shell;
+
+/// Where builds are kept: `MUSTER_TARGET_DIR`, or a folder of the user's cache.
+pub fn target() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("MUSTER_TARGET_DIR") {
+        return Ok(folder.into());
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    Ok(cache.context("neither HOME nor MUSTER_TARGET_DIR is set: there is no place to build in")?.join("muster/target"))
+}
+
+/// A cargo command for this project that builds into the cache.
+pub fn cargo(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(shell::project()).env("CARGO_TARGET_DIR", target()?);
+    Ok(command)
+}
+
+/// Builds the programs as tests and the demo use them.
+pub fn programs() -> anyhow::Result<Programs> {
+    // The whole workspace, as the tests build it: another selection means other features of what it
+    // depends on, and the inference engine would be built twice.
+    let folder = built(&["--workspace"], "debug", "programs", &Programs::NAMES)?;
+    Ok(Programs::in_folder(&folder))
+}
+
+/// Builds the agent as users get it.
+pub fn release_agent() -> anyhow::Result<PathBuf> {
+    let agent = "muster-agent";
+    Ok(built(&["--release", "--package", agent], "release", "release-programs", &[agent])?.join(agent))
+}
+
+fn built(selection: &[&str], output: &str, folder: &str, names: &[&str]) -> anyhow::Result<PathBuf> {
+    eprintln!("building (the first time takes minutes: the inference engine is large)");
+    let mut command = cargo(&["build", "--quiet"])?;
+    shell::run(command.args(selection))?;
+    // A folder of this clone's own: another clone's build must not replace the programs under its tests.
+    let (built, folder) = (target()?.join(output), shell::project().join("target").join(folder));
+    std::fs::create_dir_all(&folder)?;
+    for name in names {
+        let (from, to) = (built.join(name), folder.join(name));
+        // A running program's file cannot be written, but its name can be given to another.
+        let _ = std::fs::remove_file(&to);
+        std::fs::hard_link(&from, &to)
+            .or_else(|_| std::fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("cannot put {} to {}", from.display(), to.display()))?;
+    }
+    Ok(folder)
+}

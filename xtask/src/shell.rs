@@ -1,0 +1,34 @@
+//! Running other programs, and saying what failed.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use muster_world::spelled;
+
+/// The project's folder.
+pub fn project() -> PathBuf {
+    // `xtask/` lies in it.
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
+/// Runs a command; its output goes where ours goes.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status =
+        command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{}`", spelled(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", spelled(command));
+    }
+    Ok(())
+}
+
+/// Whether a program can be started.
+pub fn exists(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
+}

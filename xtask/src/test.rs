@@ -1,0 +1,72 @@
+//! `cargo xtask test`: everything a change must pass, fastest first, with each tier's time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::{build, demo, setup, shell};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The long forms too
+    #[arg(long)]
+    long: bool,
+    /// Install missing system packages without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs every tier; the first failure ends it.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    // `--yes` is looked for where packages are installed; no tier has a long form yet.
+    let _ = (options.yes, options.long);
+    let began = Instant::now();
+    let mut times: Vec<(&str, Duration)> = vec![];
+    for (name, tier) in TIERS {
+        println!("\n=== {name}");
+        let tier_began = Instant::now();
+        let done = tier();
+        times.push((name, tier_began.elapsed()));
+        if let Err(error) = done {
+            print_times(&times, began);
+            return Err(error.context(format!("the tier `{name}` failed")));
+        }
+    }
+    print_times(&times, began);
+    Ok(())
+}
+
+type Tier = fn() -> anyhow::Result<()>;
+
+const TIERS: [(&str, Tier); 6] = [
+    ("format", || shell::run(&mut build::cargo(&["fmt", "--all", "--check"])?)),
+    ("lints", || {
+        let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+        shell::run(&mut build::cargo(&clippy)?)
+    }),
+    ("units and properties", || {
+        // Everything but the stories, which need the programs. The whole workspace is selected in
+        // every tier, so that what it depends on is built once.
+        let selected = ["test", "--quiet", "--workspace", "--lib", "--bins"];
+        shell::run(&mut build::cargo(&selected)?)?;
+        shell::run(&mut build::cargo(&["test", "--quiet", "--workspace", "--test", "wire", "--test", "cli"])?)?;
+        shell::run(&mut build::cargo(&["test", "--quiet", "--workspace", "--doc"])?)
+    }),
+    ("models", || setup::train_models(&setup::python()?, false)),
+    ("stories", || {
+        let programs = build::programs()?;
+        let mut stories = build::cargo(&["test", "--workspace", "--test", "stories", "--test", "tidy"])?;
+        shell::run(stories.env("MUSTER_PROGRAMS", programs.muster.parent().unwrap_or(Path::new("."))))
+    }),
+    ("demo", demo::check),
+];
+
+fn print_times(times: &[(&str, Duration)], began: Instant) {
+    println!();
+    for (name, time) in times {
+        println!("{:>8.1} s  {name}", time.as_secs_f64());
+    }
+    println!("{:>8.1} s  all", began.elapsed().as_secs_f64());
+}
