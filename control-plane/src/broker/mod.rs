@@ -1,0 +1,5 @@
+//! The MQTT broker: who may do what ([`Access`]) and what devices do ([`BrokerEvent`]).
+
+pub mod embedded;
+
+pub use embedded::{Access, BrokerError, BrokerEvent, EmbeddedBroker, QoS};

@@ -1,0 +1,242 @@
+//! The schema, as migrations for either dialect. A migration that was released is never changed.
+//! SQLite runs one outside of a transaction, so each can be run again after a crash in its middle.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::{big_integer, big_integer_null, blob, blob_null, text, text_null};
+
+/// Migrations of the state.
+pub struct State;
+
+/// Migrations of the telemetry.
+pub struct Telemetry;
+
+impl MigratorTrait for State {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(FirstState)]
+    }
+}
+
+impl MigratorTrait for Telemetry {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(FirstTelemetry)]
+    }
+}
+
+struct FirstState;
+
+impl MigrationName for FirstState {
+    fn name(&self) -> &str {
+        "state_0001"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for FirstState {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            // One-time secrets and the like, by name.
+            table("secrets", ["name"], vec![text("name"), blob("sha256"), big_integer("created_ms")]),
+            table("tokens", ["sha256"], vec![blob("sha256"), text("user_name"), big_integer("created_ms")]),
+            table("roots", ["version"], vec![big_integer("version"), text("envelope"), big_integer("added_ms")]),
+            table(
+                "claims",
+                ["id"],
+                vec![
+                    blob("id"),
+                    blob("secret_sha256"),
+                    big_integer("uses"),
+                    text("labels"),
+                    big_integer("created_ms"),
+                    big_integer("expires_ms"),
+                ],
+            ),
+            // Which keys spent a claim.
+            table(
+                "claim_keys",
+                ["claim", "fingerprint"],
+                vec![blob("claim"), blob("fingerprint"), big_integer("spent_ms")],
+            ),
+            table(
+                "devices",
+                ["id"],
+                vec![
+                    text("id"),
+                    blob("fingerprint").unique_key().take(),
+                    blob("spki"),
+                    big_integer("enrolled_ms"),
+                    big_integer("cordoned"),
+                    big_integer_null("last_seen_ms"),
+                    blob_null("reported"),
+                    // Earlier runs of the agent, 16 bytes each: what they said is over.
+                    blob("past_boots"),
+                ],
+            ),
+            // `source`: whose label it is, claim or owner.
+            table(
+                "device_labels",
+                ["device", "source", "label"],
+                vec![text("device"), text("source"), text("label"), text("content")],
+            ),
+            table(
+                "bundles",
+                ["model", "version"],
+                vec![
+                    text("model"),
+                    big_integer("version"),
+                    blob("manifest"),
+                    blob("payload"),
+                    blob("envelope_sha256"),
+                    big_integer("envelope_bytes"),
+                    big_integer("complete"),
+                    big_integer("pushed_ms"),
+                ],
+            ),
+            table(
+                "bundle_files",
+                ["manifest", "sha256"],
+                vec![blob("manifest"), blob("sha256"), big_integer("bytes"), blob("chunk_index")],
+            ),
+            table(
+                "deployments",
+                ["name"],
+                vec![
+                    text("name"),
+                    big_integer("generation"),
+                    text("labels"),
+                    text("spec"),
+                    big_integer("created_ms"),
+                    big_integer("changed_ms"),
+                ],
+            ),
+            // What the planner wants of each device.
+            table("placements", ["device"], vec![text("device"), text("slots"), blob("sha256")]),
+            // What the planner has to say of each deployment.
+            table(
+                "plans",
+                ["deployment"],
+                vec![
+                    text("deployment"),
+                    big_integer("generation"),
+                    big_integer_null("version"),
+                    text_null("waiting_word"),
+                    text_null("waiting"),
+                ],
+            ),
+            table(
+                "conditions",
+                ["deployment", "kind"],
+                vec![text("deployment"), text("kind"), big_integer("holds"), big_integer("since_ms")],
+            ),
+            // The newest desired state of each device, as committed before it was signed.
+            table(
+                "desired",
+                ["device"],
+                vec![
+                    text("device"),
+                    big_integer("epoch"),
+                    big_integer("number"),
+                    blob("payload"),
+                    blob("slots_sha256"),
+                    blob_null("nonce"),
+                    big_integer("issued_ms"),
+                    big_integer("expires_ms"),
+                ],
+            ),
+            table(
+                "events",
+                ["id"],
+                vec![
+                    text("id"),
+                    big_integer("at_ms"),
+                    text_null("device"),
+                    text("kind"),
+                    text_null("deployment"),
+                    text("particulars"),
+                ],
+            ),
+        ] {
+            manager.create_table(table).await?;
+        }
+        for (name, table, column) in [
+            ("bundle_files_sha256", "bundle_files", "sha256"),
+            ("bundles_manifest", "bundles", "manifest"),
+            ("events_at", "events", "at_ms"),
+        ] {
+            let index = Index::create().if_not_exists().name(name).table(table).col(column).to_owned();
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("there is nothing before the first schema".to_owned()))
+    }
+}
+
+struct FirstTelemetry;
+
+impl MigrationName for FirstTelemetry {
+    fn name(&self) -> &str {
+        "telemetry_0001"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for FirstTelemetry {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            table(
+                "batches",
+                ["device", "boot", "sequence"],
+                vec![
+                    text("device"),
+                    blob("boot"),
+                    big_integer("sequence"),
+                    big_integer("received_ms"),
+                    big_integer("until_ms"),
+                    blob("batch"),
+                ],
+            ),
+            // The newest sample of each machine.
+            table("hosts", ["device"], vec![text("device"), big_integer("until_ms"), text("sample")]),
+            // Each model on each device, summed up.
+            table(
+                "models",
+                ["device", "deployment", "version"],
+                vec![
+                    text("device"),
+                    text("deployment"),
+                    big_integer("version"),
+                    big_integer("requests"),
+                    big_integer("errors"),
+                    big_integer("cpu_us"),
+                    blob("latency"),
+                    big_integer("received_ms"),
+                ],
+            ),
+        ] {
+            manager.create_table(table).await?;
+        }
+        let index =
+            Index::create().if_not_exists().name("batches_received").table("batches").col("received_ms").to_owned();
+        manager.create_index(index).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("there is nothing before the first schema".to_owned()))
+    }
+}
+
+fn table<const N: usize>(name: &'static str, key: [&'static str; N], columns: Vec<ColumnDef>) -> TableCreateStatement {
+    let mut table = Table::create();
+    table.table(name).if_not_exists();
+    for column in columns {
+        table.col(column);
+    }
+    let mut primary = Index::create();
+    for column in key {
+        primary.col(column);
+    }
+    table.primary_key(&mut primary);
+    table
+}

@@ -1,0 +1,89 @@
+//! Devices: what they are, what they hold, how they fare.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use muster_shared::api::Problem;
+use muster_shared::api::fleet::{DeviceView, ModelView};
+use muster_shared::id::Generation;
+use muster_shared::telemetry::HostSample;
+use muster_shared::{DeviceId, id};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiPath};
+use crate::chunk_server::ChunkCount;
+use crate::db::devices::DeviceRecord;
+use crate::db::{self, DbError};
+use crate::plane::Plane;
+
+/// Calls that need a token.
+pub fn routes() -> OpenApiRouter<Arc<Plane>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(chunks))
+}
+
+/// The devices, by id.
+#[utoipa::path(get, path = "/devices", tag = "devices", responses((status = 200, body = Vec<DeviceView>)))]
+async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<DeviceView>>, ApiError> {
+    let records = db::devices::list(plane.db.read()).await?;
+    let mut known = Known::read(&plane).await?;
+    Ok(Json(records.into_iter().map(|record| known.view(&plane, record)).collect()))
+}
+
+/// One device.
+#[utoipa::path(get, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn get(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
+    let record = db::devices::get(plane.db.read(), &id).await?;
+    let record = record.ok_or_else(|| ApiError::not_found("device", &id).hint("see `muster get devices`"))?;
+    Ok(Json(Known::read(&plane).await?.view(&plane, record)))
+}
+
+/// What a device was sent of each chunk, since this plane started.
+#[utoipa::path(get, path = "/devices/{id}/chunks", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<ChunkCount>)))]
+async fn chunks(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Json<Vec<ChunkCount>> {
+    Json(plane.chunks.chunks(&id))
+}
+
+/// What is known of devices beside their own rows.
+struct Known {
+    hosts: BTreeMap<DeviceId, HostSample>,
+    models: BTreeMap<DeviceId, Vec<ModelView>>,
+    desired: BTreeMap<DeviceId, Generation>,
+}
+
+impl Known {
+    async fn read(plane: &Plane) -> Result<Self, DbError> {
+        Ok(Self {
+            hosts: db::telemetry::hosts(plane.telemetry.connection()).await?,
+            models: db::telemetry::models(plane.telemetry.connection()).await?,
+            desired: db::desired::generations(plane.db.read()).await?.into_iter().collect(),
+        })
+    }
+
+    fn view(&mut self, plane: &Plane, record: DeviceRecord) -> DeviceView {
+        let live = plane.live.get(&record.id);
+        let reported = record.reported;
+        let mut labels: id::Labels = reported.as_ref().map(|it| it.facts.labels.clone()).unwrap_or_default();
+        labels.extend(record.labels);
+        DeviceView {
+            connected: live.as_ref().is_some_and(|live| live.connected),
+            last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),
+            enrolled_ms: record.enrolled_ms,
+            fingerprint: record.key.fingerprint(),
+            labels,
+            desired: self.desired.get(&record.id).copied(),
+            applied: reported.as_ref().and_then(|reported| reported.applied),
+            facts: reported.as_ref().map(|reported| reported.facts.clone()),
+            slots: reported.as_ref().map(|reported| reported.slots.clone()).unwrap_or_default(),
+            refusals: reported.as_ref().map(|reported| reported.refusals.clone()).unwrap_or_default(),
+            desired_refused: reported.and_then(|reported| reported.desired_refused),
+            host: self.hosts.remove(&record.id),
+            models: self.models.remove(&record.id).unwrap_or_default(),
+            id: record.id,
+        }
+    }
+}

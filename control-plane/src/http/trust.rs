@@ -1,0 +1,63 @@
+//! What anyone may know of this plane, and the roots.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use muster_shared::api::{DirectorKey, Info, Problem, TrustView};
+use muster_shared::signing::Envelope;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiJson};
+use crate::plane::Plane;
+use crate::trust::roles;
+
+/// Calls that need no token.
+pub fn open_routes() -> OpenApiRouter<Arc<Plane>> {
+    OpenApiRouter::new().routes(routes!(info)).routes(routes!(roots))
+}
+
+/// Calls that need one.
+pub fn routes() -> OpenApiRouter<Arc<Plane>> {
+    OpenApiRouter::new().routes(routes!(director)).routes(routes!(add_root))
+}
+
+/// What anyone may know of this control plane.
+#[utoipa::path(get, path = "/info", tag = "trust", security(()), responses((status = 200, body = Info)))]
+async fn info(State(plane): State<Arc<Plane>>) -> Json<Info> {
+    let root = plane.trust.newest();
+    Json(Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fleet: root.as_ref().map(|root| root.root().fleet.clone()),
+        root_version: root.as_ref().map(|root| root.root().version),
+        ca_fingerprint: plane.authority.fingerprint(),
+    })
+}
+
+/// Every root in its envelope, by version.
+#[utoipa::path(get, path = "/trust/roots", tag = "trust", security(()),
+    responses((status = 200, body = Vec<Object>, description = "DSSE envelopes")))]
+async fn roots(State(plane): State<Arc<Plane>>) -> Json<Vec<Envelope>> {
+    Json(plane.trust.all())
+}
+
+/// The key that signs desired states here, to be named by the root.
+#[utoipa::path(get, path = "/trust/director", tag = "trust", responses((status = 200, body = DirectorKey)))]
+async fn director(State(plane): State<Arc<Plane>>) -> Json<DirectorKey> {
+    Json(DirectorKey { key: plane.director.public() })
+}
+
+/// Takes the first or the next root.
+#[utoipa::path(post, path = "/trust/roots", tag = "trust",
+    request_body(content = Object, description = "a root document in its DSSE envelope"),
+    responses((status = 200, body = TrustView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn add_root(
+    State(plane): State<Arc<Plane>>,
+    ApiJson(envelope): ApiJson<Envelope>,
+) -> Result<Json<TrustView>, ApiError> {
+    let root = plane.trust.add(&plane.db, &envelope).await?;
+    tracing::info!(version = root.root().version, "root accepted");
+    plane.nudges.publisher.notify_one();
+    Ok(Json(roles::view(&root)))
+}

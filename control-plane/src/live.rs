@@ -1,0 +1,162 @@
+//! What is known of each device right now: its key, whether it is connected, its last words. A view
+//! in memory, so that the broker, the gateway and the chunk server need not ask the database.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use muster_shared::id::{InstanceId, UnixMs};
+use muster_shared::message::Hello;
+use muster_shared::reported::Reported;
+use muster_shared::signing::device::DevicePublicKey;
+use muster_shared::topic::{Leaf, Topic, Way};
+use muster_shared::{DeviceId, Digest};
+
+use crate::broker::Access;
+use crate::db::devices::DeviceRecord;
+
+/// One device, as it is now.
+#[derive(Debug, Clone)]
+pub struct LiveDevice {
+    /// Its key.
+    pub key: Arc<DevicePublicKey>,
+    /// The key's fingerprint.
+    pub fingerprint: Digest,
+    /// Whether the broker holds a session of it.
+    pub connected: bool,
+    /// When it was last heard.
+    pub last_seen_ms: Option<UnixMs>,
+    /// The last `hello` of this session.
+    pub hello: Option<Hello>,
+    /// Whether that `hello` has yet to be answered.
+    pub hello_is_due: bool,
+    /// The newest root that this session was sent.
+    pub root_sent: u64,
+    /// Its last signed report.
+    pub reported: Option<Arc<Reported>>,
+}
+
+/// All devices, as they are now.
+pub struct Live {
+    instance: InstanceId,
+    devices: RwLock<BTreeMap<DeviceId, LiveDevice>>,
+}
+
+impl Live {
+    /// The view of a plane that just started: nobody is connected yet.
+    pub fn new(instance: InstanceId, devices: Vec<DeviceRecord>) -> Self {
+        let live = |record: DeviceRecord| {
+            let device = LiveDevice {
+                last_seen_ms: record.last_seen_ms,
+                reported: record.reported.map(Arc::new),
+                ..LiveDevice::new(&record.key)
+            };
+            (record.id, device)
+        };
+        Self { instance, devices: RwLock::new(devices.into_iter().map(live).collect()) }
+    }
+
+    /// Adds a device, so that the broker admits it.
+    pub fn enrolled(&self, id: &DeviceId, key: &DevicePublicKey) {
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        devices.entry(id.clone()).or_insert_with(|| LiveDevice::new(key));
+    }
+
+    /// One device.
+    pub fn get(&self, id: &DeviceId) -> Option<LiveDevice> {
+        self.read(|devices| devices.get(id).cloned())
+    }
+
+    /// Whether a device has a session.
+    pub fn is_connected(&self, id: &DeviceId) -> bool {
+        self.read(|devices| devices.get(id).is_some_and(|device| device.connected))
+    }
+
+    /// Looks at all devices.
+    pub fn read<T>(&self, look: impl FnOnce(&BTreeMap<DeviceId, LiveDevice>) -> T) -> T {
+        look(&self.devices.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes what is known of one device; nothing if it is not enrolled.
+    pub fn change<T>(&self, id: &DeviceId, change: impl FnOnce(&mut LiveDevice) -> T) -> Option<T> {
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).get_mut(id).map(change)
+    }
+}
+
+impl LiveDevice {
+    fn new(key: &DevicePublicKey) -> Self {
+        Self {
+            key: Arc::new(key.clone()),
+            fingerprint: key.fingerprint(),
+            connected: false,
+            last_seen_ms: None,
+            hello: None,
+            hello_is_due: false,
+            root_sent: 0,
+            reported: None,
+        }
+    }
+
+    /// A session begins or ends: what the last one said is over.
+    pub fn session(&mut self, connected: bool, now_ms: UnixMs) {
+        self.connected = connected;
+        self.last_seen_ms = Some(now_ms);
+        self.hello = None;
+        self.hello_is_due = false;
+        self.root_sent = 0;
+    }
+}
+
+/// The whole access rule: the enrolled key, one's own topics, each in its way.
+impl Access for Live {
+    fn admit(&self, name: &str, fingerprint: [u8; 32]) -> bool {
+        let Ok(id) = name.parse::<DeviceId>() else { return false };
+        self.read(|devices| devices.get(&id).is_some_and(|device| device.fingerprint.0 == fingerprint))
+    }
+
+    fn may_publish(&self, device: &str, topic: &str) -> bool {
+        let Ok(topic) = topic.parse::<Topic>() else { return false };
+        let ours = match &topic.leaf {
+            Leaf::Reply(instance) => *instance == self.instance,
+            _ => true,
+        };
+        topic.device.as_str() == device && topic.leaf.way() == Way::Up && ours
+    }
+
+    fn may_subscribe(&self, device: &str, filter: &str) -> bool {
+        let topic = filter.parse::<Topic>();
+        topic.is_ok_and(|topic| topic.device.as_str() == device && topic.leaf.way() == Way::Down)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::ca::tests::device_key;
+
+    #[test]
+    fn a_device_has_its_own_topics_and_its_own_key() {
+        let live = Live::new("cp-1".parse().expect("an id"), vec![]);
+        let id: DeviceId = "edge-1".parse().expect("an id");
+        let (_, key) = device_key();
+        let (_, other) = device_key();
+        assert!(!live.admit("edge-1", key.fingerprint().0));
+        live.enrolled(&id, &key);
+        assert!(live.admit("edge-1", key.fingerprint().0));
+        assert!(!live.admit("edge-1", other.fingerprint().0));
+        assert!(!live.admit("Edge 1", key.fingerprint().0));
+        for (topic, publish, subscribe) in [
+            ("muster/v1/edge-1/hello", true, false),
+            ("muster/v1/edge-1/chunk/get", true, false),
+            ("muster/v1/edge-1/reply/cp-1", true, false),
+            ("muster/v1/edge-1/reply/cp-2", false, false),
+            ("muster/v1/edge-1/desired", false, true),
+            ("muster/v1/edge-2/hello", false, false),
+            ("muster/v1/edge-2/desired", false, false),
+            ("muster/v1/+/desired", false, false),
+            ("#", false, false),
+        ] {
+            assert_eq!(live.may_publish("edge-1", topic), publish, "{topic}");
+            assert_eq!(live.may_subscribe("edge-1", topic), subscribe, "{topic}");
+        }
+    }
+}

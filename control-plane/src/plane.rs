@@ -1,0 +1,88 @@
+//! What all parts of the plane share.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use muster_shared::DeviceId;
+use muster_shared::id::InstanceId;
+use muster_shared::signing::key::SecretKey;
+use muster_shared::topic::Leaf;
+use muster_shared::wire::{self, Message};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blobs::BlobStore;
+use crate::broker::{EmbeddedBroker, QoS};
+use crate::catalog::Catalog;
+use crate::chunk_server::ChunkServer;
+use crate::db::{Db, TelemetryDb};
+use crate::gateway::Gateway;
+use crate::live::Live;
+use crate::trust::ca::Authority;
+use crate::trust::roles::Trust;
+
+/// The plane.
+pub struct Plane {
+    /// The state.
+    pub db: Db,
+    /// The telemetry.
+    pub telemetry: TelemetryDb,
+    /// The blobs.
+    pub blobs: BlobStore,
+    /// The bundles.
+    pub catalog: Catalog,
+    /// The certificate authority.
+    pub authority: Arc<Authority>,
+    /// The key that signs desired states.
+    pub director: SecretKey,
+    /// The roots.
+    pub trust: Trust,
+    /// The devices, as they are now.
+    pub live: Arc<Live>,
+    /// What serves chunks.
+    pub chunks: ChunkServer,
+    /// What passes predictions on.
+    pub gateway: Gateway,
+    /// What wakes background tasks.
+    pub nudges: Nudges,
+    /// This process, as the place where replies go.
+    pub instance: InstanceId,
+    /// Cancelled when the plane is to stop.
+    pub stop: CancellationToken,
+    /// Everything that is to end before the plane does.
+    pub tasks: TaskTracker,
+    pub(crate) broker: OnceLock<EmbeddedBroker>,
+    pub(crate) mqtt_address: OnceLock<String>,
+}
+
+/// What wakes background tasks. A nudge carries no data, so a missed one costs only delay.
+#[derive(Default)]
+pub struct Nudges {
+    /// Something that a plan follows from has changed.
+    pub planner: Notify,
+    /// Something that devices should be told has changed.
+    pub publisher: Notify,
+}
+
+impl Plane {
+    /// The broker's `host:port` as devices are told it.
+    pub fn mqtt_address(&self) -> String {
+        self.mqtt_address.get().cloned().unwrap_or_default()
+    }
+
+    /// Sends a message to a device, if it is connected. What gets lost is asked for again.
+    pub async fn send<M: Message>(&self, device: &DeviceId, leaf: Leaf, message: &M, qos: QoS) {
+        let Some(broker) = self.broker.get() else { return };
+        let bytes = match wire::encode(message) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) => {
+                tracing::error!(%device, %error, "cannot encode a message");
+                return;
+            }
+        };
+        if let Err(error) = broker.publish(&leaf.of(device).to_string(), bytes, qos).await {
+            tracing::warn!(%device, %error, "cannot send a message");
+        }
+    }
+}
