@@ -1,0 +1,99 @@
+//! The command line as typed: one variant per command; each command's own arguments stand in its
+//! file.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    apply, claim, context, delete, describe, get, inspect, keys, login, pack, predict, push, trust, whoami,
+};
+use crate::context::{Home, Session};
+use crate::error::Result;
+
+const FIRST_STEPS: &str = "\
+First steps with a new control plane, which prints URL, F and the code at its first start:
+  muster login URL --ca-fingerprint F
+  muster keys init                      makes the keys of a new fleet
+  muster claim new                      prints a token by which a device enrols
+  muster pack digits.onnx --name digits --version 1 --key KEYS/publisher.pem -o digits.bundle
+  muster push digits.bundle
+  muster apply -f digits.yaml
+  muster predict digits --data '[[1.0, 2.0]]'
+
+Contexts and keys are kept in $MUSTER_HOME, by default ~/.config/muster.";
+
+/// Run models on a fleet of small machines.
+#[derive(Parser)]
+#[command(name = "muster", version, after_help = FIRST_STEPS, max_term_width = 110)]
+pub struct Cli {
+    /// The control plane to use, by the name that `muster context` lists
+    #[arg(long, global = true, env = "MUSTER_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Log in to a control plane and pin its CA
+    Login(login::Args),
+    /// Show who is logged in, and where
+    Whoami(whoami::Args),
+    /// List contexts, or switch to another
+    Context(context::Args),
+    /// Make or show the fleet's keys
+    Keys(keys::Args),
+    /// Show the trust in force
+    Trust(trust::Args),
+    /// Make tokens by which devices enrol
+    Claim(claim::Args),
+    /// Make a signed bundle of a model
+    Pack(pack::Args),
+    /// Show what is in a bundle file, or how two differ
+    Inspect(inspect::Args),
+    /// Upload a bundle to the control plane
+    Push(push::Args),
+    /// Create or change deployments from YAML
+    Apply(apply::Args),
+    /// List things
+    Get(get::Args),
+    /// Show one thing in full
+    Describe(describe::Args),
+    /// Delete a deployment
+    Delete(delete::Args),
+    /// Ask a deployed model for predictions
+    Predict(predict::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self) -> Result<()> {
+        let chosen = self.context.filter(|name| !name.is_empty());
+        let session = Session { home: Home::find()?, chosen };
+        match self.command {
+            Command::Login(args) => login::run(args, &session).await,
+            Command::Whoami(args) => whoami::run(args, &session).await,
+            Command::Context(args) => context::run(args, &session),
+            Command::Keys(args) => keys::run(args, &session).await,
+            Command::Trust(args) => trust::run(args, &session).await,
+            Command::Claim(args) => claim::run(args, &session).await,
+            Command::Pack(args) => pack::run(args),
+            Command::Inspect(args) => inspect::run(args, &session),
+            Command::Push(args) => push::run(args, &session).await,
+            Command::Apply(args) => apply::run(args, &session).await,
+            Command::Get(args) => get::run(args, &session).await,
+            Command::Describe(args) => describe::run(args, &session).await,
+            Command::Delete(args) => delete::run(args, &session).await,
+            Command::Predict(args) => predict::run(args, &session).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

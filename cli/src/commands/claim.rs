@@ -1,0 +1,116 @@
+//! `muster claim new`: a token by which devices enrol. The server gives id and secret; what the
+//! device is to believe in comes from what is pinned here, never from the server.
+
+use std::path::PathBuf;
+
+use muster_shared::api::{Claim, NewClaim};
+use muster_shared::claim::ClaimToken;
+use muster_shared::id::{LabelText, Labels, UnixMs};
+use muster_shared::quantity::Millis;
+use reqwest::Method;
+use serde::Serialize;
+
+use crate::context::{Context, Session};
+use crate::error::{Attempt as _, Failure, Result, next_move};
+use crate::files::{self, Readable};
+use crate::output::{self, date, now_ms};
+
+/// Arguments of `muster claim`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a claim and print its token
+    New(New),
+}
+
+#[derive(clap::Args)]
+struct New {
+    /// How many devices it may enrol
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    uses: u32,
+    /// How long it lives
+    #[arg(long, default_value = "1d", value_name = "D")]
+    ttl: Millis,
+    /// A label that every device enrolled with it gets
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(LabelText, LabelText)>,
+    /// Write the token to a file that only you can read
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    id: &'a str,
+    token: &'a str,
+    uses: u32,
+    expires_ms: UnixMs,
+}
+
+pub async fn run(args: Args, session: &Session) -> Result<()> {
+    let Command::New(new) = args.command;
+    let (_, context) = session.context()?;
+    // Without a root no device could believe anything: said before anything is made.
+    let root = context.pinned_root()?;
+    let seconds = new.ttl.0 / 1000;
+    if seconds == 0 {
+        return Err(Failure::new("a claim must live for a second at least").hint("say for instance --ttl 1h"));
+    }
+    let asked = NewClaim { uses: new.uses, ttl_seconds: seconds, labels: Labels::from_iter(new.labels.clone()) };
+    let issued_ms = now_ms();
+    let claim: Claim =
+        context.client()?.send_json(Method::POST, "/claims", &asked).await.attempt(|| "cannot make a claim")?;
+    let token = ClaimToken {
+        id: bytes(&claim.id)?,
+        secret: bytes(&claim.secret)?,
+        root: root.digest,
+        ca: context.ca_fingerprint,
+        issued_ms,
+    };
+    tell(&new, &context, &claim, &token.to_string())
+}
+
+fn tell(new: &New, context: &Context, claim: &Claim, token: &str) -> Result<()> {
+    if let Some(path) = &new.output {
+        let line = format!("{token}\n");
+        files::replace(path, line.as_bytes(), Readable::ByOwner)
+            .attempt(|| format!("cannot write the token to {}", path.display()))?;
+    }
+    if new.json {
+        output::print_json(&View { id: &claim.id, token, uses: new.uses, expires_ms: claim.expires_ms })?;
+    } else if new.output.is_none() {
+        output::print_line(token)?;
+    }
+    let devices = if new.uses == 1 { "one device".to_owned() } else { format!("{} devices", new.uses) };
+    let token = match &new.output {
+        Some(path) => format!("\"$(cat {})\"", path.display()),
+        None => "TOKEN".to_owned(),
+    };
+    next_move(format_args!(
+        "good for {devices} until {}; on the device: muster-agent enrol --url {} --claim {token} --data DIR",
+        date(claim.expires_ms),
+        context.url
+    ));
+    Ok(())
+}
+
+fn bytes<const N: usize>(text: &str) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).attempt(|| "the control plane gave a claim that cannot be read")?;
+    Ok(bytes)
+}
+
+fn label(text: &str) -> Result<(LabelText, LabelText), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
+    let part = |part: &str| part.parse::<LabelText>().map_err(|error| error.to_string());
+    Ok((part(key)?, part(value)?))
+}
