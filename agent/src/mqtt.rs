@@ -161,6 +161,8 @@ impl Mqtt {
         let (client, mut events) = AsyncClient::new(options, OUTGOING_MAX);
         let mut network = events.network_options();
         network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS);
+        // A prediction is a small message each way: held back for an acknowledgement it takes 40 ms.
+        network.set_tcp_nodelay(true);
         events.set_network_options(network);
         (client, events)
     }

@@ -23,6 +23,14 @@ pub fn target() -> anyhow::Result<PathBuf> {
 pub fn cargo(arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(shell::project()).env("CARGO_TARGET_DIR", target()?);
+    // `cargo xtask` runs this program with these set to its own values. Build scripts that look at
+    // them would run again each time cargo is called the other way.
+    let ours = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|ours| name.starts_with(ours))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
     Ok(command)
 }
 
