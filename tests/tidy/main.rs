@@ -144,3 +144,18 @@ fn what_a_fresh_machine_needs_is_pinned() -> Result<()> {
     assert_eq!(loose, None, "every Python package is pinned");
     Ok(())
 }
+
+#[test]
+fn the_asyncapi_document_has_every_topic() -> Result<()> {
+    use muster_shared::topic::Leaf;
+    let document = read(&project().join("docs/asyncapi.yaml"))?;
+    let (device, instance) = ("d".parse()?, "i".parse()?);
+    let up =
+        [Leaf::Hello, Leaf::Reported, Leaf::ChunkGet, Leaf::Telemetry, Leaf::Event, Leaf::Gone, Leaf::Reply(instance)];
+    for leaf in up.into_iter().chain(Leaf::DOWN) {
+        let topic = leaf.of(&device).to_string();
+        let address = topic.replacen("/d/", "/{device}/", 1).replace("reply/i", "reply/{instance}");
+        assert!(document.contains(&format!("address: {address}\n")), "{address}");
+    }
+    Ok(())
+}
