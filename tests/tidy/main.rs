@@ -125,6 +125,24 @@ fn every_story_file_is_told() -> Result<()> {
 }
 
 #[test]
+fn every_test_file_is_run_by_a_tier() -> Result<()> {
+    let tiers = read(&project().join("xtask/src/test.rs"))?;
+    for path in files(".rs")? {
+        let is_test = path.parent().is_some_and(|folder| folder.ends_with("tests"));
+        let crate_folder = path.ancestors().nth(2).context("a folder")?;
+        if is_test && crate_folder.join("Cargo.toml").exists() && !path.to_string_lossy().contains("/src/") {
+            let name = path.file_stem().context("a name")?.to_string_lossy().into_owned();
+            assert!(
+                tiers.contains(&format!("\"{name}\"")),
+                "{} is run by no tier of xtask/src/test.rs",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_fresh_machine_needs_is_pinned() -> Result<()> {
     for name in [
         "Cargo.lock",

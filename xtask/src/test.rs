@@ -51,7 +51,17 @@ const TIERS: [(&str, Tier); 6] = [
         // every tier, so that what it depends on is built once.
         let selected = ["test", "--quiet", "--workspace", "--lib", "--bins"];
         shell::run(&mut build::cargo(&selected)?)?;
-        shell::run(&mut build::cargo(&["test", "--quiet", "--workspace", "--test", "wire", "--test", "cli"])?)?;
+        shell::run(&mut build::cargo(&[
+            "test",
+            "--quiet",
+            "--workspace",
+            "--test",
+            "wire",
+            "--test",
+            "cli",
+            "--test",
+            "story",
+        ])?)?;
         shell::run(&mut build::cargo(&["test", "--quiet", "--workspace", "--doc"])?)
     }),
     ("models", || setup::train_models(&setup::python()?, false)),
