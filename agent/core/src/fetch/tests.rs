@@ -1,0 +1,225 @@
+//! Bundles on their way, with a plane and a disk in memory.
+
+use std::collections::BTreeMap;
+
+use muster_shared::Version;
+use muster_shared::chunk::frame_range;
+use muster_shared::desired::{BlobRef, Resources};
+use muster_shared::limits::CHUNK_BYTES;
+use muster_shared::manifest::{Dtype, Format, Manifest, Port, Variant, weights_digest};
+use muster_shared::root::{Publisher, Role, Root};
+use muster_shared::signing::key::SecretKey;
+use muster_shared::signing::payload_type;
+
+use super::*;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+fn root() -> TrustedRoot {
+    let role = Role { threshold: 1, keys: vec![key(1).public()] };
+    let root = Root {
+        fleet: "home".parse().unwrap(),
+        version: 1,
+        epoch: 1,
+        expires_ms: 1,
+        root: role.clone(),
+        publishers: vec![Publisher { key: key(9).public(), models: None }],
+        directors: vec![],
+        release: role,
+        compromised: vec![],
+    };
+    TrustedRoot::self_signed(&Envelope::sign(payload_type::ROOT, root.to_payload(), &[&key(1)])).unwrap()
+}
+
+fn file_ref(bytes: &[u8]) -> FileRef {
+    let chunk_index = ChunkIndex::of(bytes).digest();
+    FileRef { bytes: bytes.len() as u64, sha256: Digest::of(bytes), chunk_index }
+}
+
+/// A plane and a disk in memory, and a bundle whose manifest `publisher` signed.
+struct World {
+    plane: BTreeMap<Digest, Vec<u8>>,
+    disk: BTreeMap<Digest, Vec<u8>>,
+    spec: SlotSpec,
+    asked: Vec<ChunkGet>,
+    seen: Vec<FetchAction>,
+}
+
+fn world(publisher: u8) -> World {
+    let model: Vec<u8> = (0..2 * CHUNK_BYTES + 7).map(|at| (at / 999) as u8).collect();
+    let golden = b"{\"cases\": []}".to_vec();
+    let port = Port { name: "x".into(), dtype: Dtype::F32, shape: vec![None] };
+    let manifest = Manifest {
+        model: "digits".parse().unwrap(),
+        version: Version::new(1).unwrap(),
+        created_ms: 1,
+        inputs: vec![port.clone()],
+        outputs: vec![port],
+        variants: vec![Variant {
+            name: "fp32".parse().unwrap(),
+            format: Format::Onnx,
+            file: file_ref(&model),
+            graph: Digest::of("f"),
+            weights: weights_digest(&[]),
+            tensors: vec![],
+        }],
+        golden: Some(file_ref(&golden)),
+    };
+    let envelope = Envelope::sign(payload_type::MANIFEST, manifest.to_payload(), &[&key(publisher)]);
+    let envelope_bytes = envelope.to_json().into_bytes();
+    let spec = SlotSpec {
+        deployment: "digits".parse().unwrap(),
+        served_as: None,
+        model: manifest.model.clone(),
+        version: manifest.version,
+        manifest: Digest::of(&envelope.payload),
+        envelope: BlobRef { sha256: Digest::of(&envelope_bytes), bytes: envelope_bytes.len() as u64 },
+        variant: "fp32".parse().unwrap(),
+        resources: Resources { cpu_milli: 1, memory_bytes: 1 },
+        probation_ms: 0,
+    };
+    let indexes = [ChunkIndex::of(&model).to_bytes(), ChunkIndex::of(&golden).to_bytes()];
+    let blobs = [model, golden, envelope_bytes].into_iter().chain(indexes);
+    let plane = blobs.map(|blob| (Digest::of(&blob), blob)).collect();
+    World { plane, disk: BTreeMap::new(), spec, asked: vec![], seen: vec![] }
+}
+
+impl World {
+    /// Carries out actions until none is left; requests wait in `asked` unless `serve`.
+    fn run(&mut self, fetcher: &mut Fetcher, mut actions: Vec<FetchAction>, serve: bool) {
+        while !actions.is_empty() {
+            let action = actions.remove(0);
+            self.seen.push(action.clone());
+            actions.extend(match action {
+                FetchAction::Look { blob, index, .. } => {
+                    let found = match self.disk.get(&blob) {
+                        Some(bytes) => Looked::Whole(index.is_none().then(|| bytes.clone())),
+                        None => Looked::Pieces(vec![]),
+                    };
+                    fetcher.looked(blob, found, &root(), 0)
+                }
+                FetchAction::Store { blob, blob_bytes, offset, bytes } => {
+                    let file = self.disk.entry(blob).or_insert_with(|| vec![0; blob_bytes as usize]);
+                    file[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                    vec![]
+                }
+                FetchAction::Finish { blob } => fetcher.finished(blob, &root()),
+                FetchAction::Ask(get) if serve => self.answer(fetcher, get),
+                FetchAction::Ask(get) => {
+                    self.asked.push(get);
+                    vec![]
+                }
+                _ => vec![],
+            });
+        }
+    }
+
+    fn answer(&self, fetcher: &mut Fetcher, get: ChunkGet) -> Vec<FetchAction> {
+        let Some(bytes) = self.plane.get(&get.blob) else {
+            return fetcher.arrived(ChunkData::Unavailable { blob: get.blob }, 0);
+        };
+        let frame = |number| {
+            let (offset, length) = frame_range(bytes.len() as u64, number).unwrap();
+            let bytes = bytes[offset as usize..offset as usize + length].to_vec();
+            ChunkData::Frame { blob: get.blob, number, bytes }
+        };
+        get.wanted().map(frame).flat_map(|data| fetcher.arrived(data, 0)).collect()
+    }
+
+    fn outcomes(&self) -> Vec<&FetchAction> {
+        let told = |action: &&FetchAction| {
+            use FetchAction::{Discarded, Done, Untrusted, Waiting};
+            matches!(action, Done { .. } | Waiting { .. } | Untrusted { .. } | Discarded { .. })
+        };
+        self.seen.iter().filter(told).collect()
+    }
+}
+
+#[test]
+fn a_bundle_arrives_and_the_second_time_nothing_is_asked_for() {
+    let mut world = world(9);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]), "{:?}", world.outcomes());
+    assert_eq!(world.disk, world.plane);
+
+    world.seen.clear();
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]));
+    assert!(!world.seen.iter().any(|action| matches!(action, FetchAction::Ask(_))));
+}
+
+#[test]
+fn a_manifest_that_no_publisher_signed_brings_no_file_here() {
+    let mut world = world(8);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Untrusted { .. }]), "{:?}", world.outcomes());
+    assert_eq!(world.disk.len(), 1, "the manifest itself and nothing it names");
+}
+
+#[test]
+fn a_plane_without_the_files_is_asked_again_later() {
+    let mut world = world(9);
+    let plane = std::mem::take(&mut world.plane);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }]));
+    let due = fetcher.next_deadline_ms().expect("a retry");
+    assert!(fetcher.tick(due - 1).is_empty());
+    world.plane = plane;
+    let actions = fetcher.tick(due);
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [_, FetchAction::Done { .. }]));
+}
+
+#[test]
+fn a_full_disk_waits_and_loses_nothing() {
+    let mut world = world(9);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, false);
+    let blob = world.spec.envelope.sha256;
+    let actions = fetcher.store_failed(blob, "no space left".into(), 0);
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }]));
+    let actions = fetcher.tick(fetcher.next_deadline_ms().expect("a retry"));
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [_, FetchAction::Done { .. }]));
+}
+
+#[test]
+fn nothing_is_asked_while_offline_and_all_again_when_back() {
+    let mut world = world(9);
+    let mut fetcher = Fetcher::default();
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(world.outcomes().is_empty());
+    let actions = fetcher.set_online(true, 5);
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Done { .. }]));
+}
+
+#[test]
+fn a_waiting_slot_does_not_hold_up_another() {
+    let mut world = world(9);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let mut missing = world.spec.clone();
+    missing.deployment = "missing".parse().unwrap();
+    missing.envelope.sha256 = Digest::of("nowhere");
+    let mut actions = fetcher.start(missing.deployment.clone(), missing);
+    actions.extend(fetcher.start(world.spec.deployment.clone(), world.spec.clone()));
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }, FetchAction::Done { .. }]));
+}
