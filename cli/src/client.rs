@@ -12,6 +12,7 @@ use muster_shared::{DeploymentName, Digest};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 /// How long to wait for a connection.
 const CONNECT_SECONDS: u64 = 10;
@@ -102,6 +103,11 @@ impl ClientError {
         matches!(self, Self::Answered { status: StatusCode::NOT_FOUND, .. })
     }
 
+    /// Whether nobody answers for a deployment: there is none, or no device serves it now.
+    pub fn is_unserved(&self) -> bool {
+        self.is_not_found() || matches!(self, Self::Answered { status: StatusCode::SERVICE_UNAVAILABLE, .. })
+    }
+
     /// Whether asking again may help.
     pub fn is_passing(&self) -> bool {
         match self {
@@ -149,8 +155,8 @@ pub struct Prediction {
     pub device: Option<String>,
     /// The model's version, as the header `Muster-Version` names it.
     pub version: Option<u64>,
-    /// TF Serving's answer.
-    pub answer: serde_json::Value,
+    /// TF Serving's answer, each number as it was written.
+    pub answer: Box<RawValue>,
 }
 
 impl Client {
@@ -215,8 +221,9 @@ impl Client {
     }
 
     /// Asks the gateway's TF Serving door.
-    pub async fn predict(&self, name: &DeploymentName, body: &serde_json::Value) -> Result<Prediction, ClientError> {
-        let request = self.authorised(self.http.post(format!("{}/v1/models/{name}:predict", self.url))).json(body);
+    pub async fn predict(&self, name: &DeploymentName, body: String) -> Result<Prediction, ClientError> {
+        let request = self.http.post(format!("{}/v1/models/{name}:predict", self.url));
+        let request = self.authorised(request).header(header::CONTENT_TYPE, "application/json").body(body);
         let response = self.send(request).await?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (device, version) = (header("Muster-Device"), header("Muster-Version"));

@@ -64,7 +64,7 @@ pub fn print_yaml<T: Serialize>(values: &[T]) -> Result<()> {
 pub struct Table {
     header: Vec<&'static str>,
     /// In the order in which they are printed.
-    pub rows: Vec<Vec<String>>,
+    rows: Vec<Vec<String>>,
 }
 
 impl Table {
@@ -86,19 +86,32 @@ impl Table {
         lines(table)
     }
 
-    /// Some rows without the header, in columns as wide as this table's.
-    pub fn render_rows(&self, rows: &[Vec<String>]) -> String {
+    /// The widest cell of each column, the title included.
+    pub fn widths(&self) -> Vec<usize> {
+        let width = |at: usize, title: &str| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at));
+            cells.map(|cell| cell.chars().count()).fold(title.len(), usize::max)
+        };
+        self.header.iter().enumerate().map(|(at, title)| width(at, title)).collect()
+    }
+
+    /// Rows without the header, in columns of at least these widths.
+    pub fn render_rows(&self, widths: &[usize]) -> String {
         let mut table = bare();
-        table.add_rows(rows);
-        for (at, title) in self.header.iter().enumerate() {
-            let cells = self.rows.iter().chain(rows).filter_map(|row| row.get(at));
-            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(title.len());
-            if let Some(column) = table.column_mut(at) {
-                let width = u16::try_from(widest + usize::from(GAP)).unwrap_or(u16::MAX);
-                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-            }
+        table.add_rows(&self.rows);
+        for (column, width) in table.column_iter_mut().zip(widths) {
+            let width = u16::try_from(width + usize::from(GAP)).unwrap_or(u16::MAX);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
         }
         lines(table)
+    }
+
+    /// Header and rows as lines, in columns of at least these widths.
+    pub fn render_within(&self, widths: &[usize]) -> String {
+        let header = self.header.iter().map(|title| (*title).to_owned()).collect();
+        let headed =
+            Self { header: self.header.clone(), rows: std::iter::once(header).chain(self.rows.clone()).collect() };
+        headed.render_rows(widths)
     }
 }
 
@@ -189,7 +202,10 @@ mod tests {
         table.row(["digits".to_owned(), "1/1".to_owned()]);
         table.row(["a\u{1b}[2J\nb".to_owned(), "-".to_owned()]);
         assert_eq!(table.render(), "NAME      READY\ndigits    1/1\na [2J b   -\n");
-        assert_eq!(table.render_rows(&table.rows[..1]), "digits    1/1\n");
+        assert_eq!(table.widths(), [7, 5]);
+        table.rows.truncate(1);
+        assert_eq!(table.render_rows(&[7, 5]), "digits    1/1\n");
+        assert_eq!(table.render_within(&[8, 5]), "NAME       READY\ndigits     1/1\n");
     }
 
     #[test]

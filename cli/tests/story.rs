@@ -45,7 +45,11 @@ fn keys_init_signs_uploads_and_pins_one_root() {
     let (desk, plane) = (Desk::new(), Plane::start());
     login(&desk, &plane);
     desk.refused(&["claim", "new"], "no root is pinned", "muster keys init");
+    plane.break_down_once();
+    desk.refused(&["keys", "init"], "cannot upload the root", "run `muster keys init` again");
+    let signed = std::fs::read(desk.path("home/keys/home/root-1.json")).expect("root 1");
     let made = desk.json(&["keys", "init", "-o", "json"]);
+    assert_eq!(std::fs::read(desk.path("home/keys/home/root-1.json")).expect("root 1"), signed, "it goes on");
     assert_eq!(made["directors"][0], Plane::director().public().to_string());
     assert_eq!(desk.json(&["keys", "init", "-o", "json"]), made, "a second run changes nothing");
     assert_eq!(desk.json(&["keys", "show", "-o", "json"]), made);
@@ -88,7 +92,9 @@ fn a_second_person_pins_the_root_by_its_digest() {
     Desk::new().ok(&[&base[..], &["--trust-root-on-first-use"]].concat());
 
     // Keys of another fleet cannot take over.
-    desk.refused(&["keys", "init", "--fleet", "away"], "another one", "first root");
+    desk.refused(&["keys", "init", "--fleet", "away"], "has a root already", "--dir");
+    second.refused(&["keys", "init"], "has a root already", "--dir");
+    assert!(!second.path("home/keys").exists(), "no stray keys are made");
 }
 
 #[test]
@@ -162,7 +168,7 @@ fn devices_events_and_predictions_are_shown() {
     assert_eq!(desk.ok(&["predict", "digits", "--data", &format!("@{data}")]), "{\"predictions\":[7,7]}\n");
     let json = desk.json(&["predict", "digits", "--data", "{\"instances\": [[1]]}", "-o", "json"]);
     assert_eq!(json, serde_json::json!({"device": "edge-1", "version": 3, "answer": {"predictions": [7]}}));
-    desk.refused(&["predict", "other", "--data", "[[1]]"], "Servable not found", "muster describe deployment other");
+    desk.refused(&["predict", "other", "--data", "[[1]]"], "Servable not found", "muster get deployments");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::context::Session;
-use crate::error::{Attempt as _, Result, warn};
+use crate::error::{Result, warn};
 use crate::output::{self, Format, Table};
 use crate::resources::{Item, Kind};
 
@@ -69,38 +69,36 @@ fn print(args: &Args, items: &[Item]) -> Result<()> {
 }
 
 async fn watch(args: &Args, client: &Client, first: Vec<Item>) -> Result<()> {
-    let mut known = News::new(&first);
-    let table = args.table(&first);
-    match args.output {
-        Format::Table | Format::Wide => output::print(&table.render())?,
-        Format::Json | Format::Yaml => print_changes(args, &table, &first.iter().collect::<Vec<_>>())?,
-    }
+    let mut known = News::default();
+    let mut widths = Vec::new();
+    let mut next: Result<Vec<Item>> = Ok(first);
     let mut failing = false;
     loop {
-        tokio::time::sleep(WATCH_PERIOD).await;
-        let items = match args.fetch(client).await {
-            Ok(items) => items,
-            Err(failure) if !failure.is_passing() => return Err(failure),
-            Err(failure) => {
-                if !failing {
-                    warn(format_args!("{failure}; asking again"));
+        match next {
+            Ok(items) => {
+                failing = false;
+                let fresh = News::new(&items);
+                let changed: Vec<Item> = items.into_iter().filter(|item| known.lacks(item, &fresh)).collect();
+                print_changes(args, &changed, &mut widths)?;
+                for gone in known.0.keys().filter(|key| !fresh.0.contains_key(*key) && args.kind != Kind::Events) {
+                    anstream::eprintln!("{} {gone} is gone", args.kind.noun());
                 }
-                failing = true;
-                continue;
+                known = fresh;
             }
-        };
-        failing = false;
-        let fresh = News::new(&items);
-        let changed: Vec<&Item> = items.iter().filter(|item| known.lacks(item, &fresh)).collect();
-        print_changes(args, &table, &changed)?;
-        for gone in known.0.keys().filter(|key| !fresh.0.contains_key(*key) && args.kind != Kind::Events) {
-            anstream::eprintln!("{} {gone} is gone", args.kind.noun());
+            Err(failure) if !failure.is_passing() => return Err(failure),
+            Err(_) if failing => {}
+            Err(failure) => {
+                warn(format_args!("{failure}; asking again"));
+                failing = true;
+            }
         }
-        known = fresh;
+        tokio::time::sleep(WATCH_PERIOD).await;
+        next = args.fetch(client).await;
     }
 }
 
 /// What a watcher knows, by the things' keys.
+#[derive(Default)]
 struct News(BTreeMap<String, Value>);
 
 impl News {
@@ -113,7 +111,8 @@ impl News {
     }
 }
 
-fn print_changes(args: &Args, table: &Table, changed: &[&Item]) -> Result<()> {
+/// The header comes again where columns have grown.
+fn print_changes(args: &Args, changed: &[Item], widths: &mut Vec<usize>) -> Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
@@ -124,8 +123,12 @@ fn print_changes(args: &Args, table: &Table, changed: &[&Item]) -> Result<()> {
             output::print_yaml(&[&item.value])
         }),
         Format::Table | Format::Wide => {
-            let rows = args.table(&changed.iter().map(|item| (*item).clone()).collect::<Vec<_>>()).rows;
-            output::print(&table.render_rows(&rows)).attempt(|| "cannot go on watching")
+            let table = args.table(changed);
+            let mut needed = table.widths();
+            needed.iter_mut().zip(widths.iter()).for_each(|(needed, before)| *needed = (*needed).max(*before));
+            let text = if needed == *widths { table.render_rows(widths) } else { table.render_within(&needed) };
+            *widths = needed;
+            output::print(&text)
         }
     }
 }

@@ -68,17 +68,24 @@ async fn init(which: Which, session: &Session) -> Result<()> {
     let (name, context) = session.context()?;
     let fleet = which.fleet(Some(&context))?;
     let dir = which.dir(session, &fleet);
-    files::private_folder(&dir).attempt(|| format!("cannot make the folder {}", dir.display()))?;
+    let client = context.client()?;
     let (envelope, trusted) = match stored_root(&dir)? {
         Some(stored) => stored,
-        None => sign_root(&dir, &fleet, &context.client()?).await?,
+        None => {
+            // Nothing is made before it is sure that it is needed.
+            if context.root.is_some() || !trust::roots(&client).await?.is_empty() {
+                return Err(has_a_root(&dir));
+            }
+            sign_root(&dir, &fleet, &client).await?
+        }
     };
-    if let Some(pinned) = context.root.filter(|pinned| pinned.digest != trusted.digest()) {
-        return Err(Failure::new(format!("context {name:?} has root {} pinned, another one", pinned.digest)).hint(
-            format!("a fleet has one first root: use the context of the fleet whose keys are in {}", dir.display()),
-        ));
+    if context.root.is_some_and(|pinned| pinned.digest != trusted.digest()) {
+        return Err(has_a_root(&dir));
     }
-    upload(&context.client()?, &envelope, &trusted, &dir).await?;
+    upload(&client, &envelope, &trusted, &dir).await.map_err(|failure| match failure.is_passing() {
+        true => failure.hint(format!("run `muster keys init` again: it goes on with the keys in {}", dir.display())),
+        false => failure,
+    })?;
     trust::remember(&session.home, &envelope, &trusted)?;
     session.update(&name, |context| {
         context.fleet = Some(trusted.root().fleet.clone());
@@ -91,6 +98,11 @@ async fn init(which: Which, session: &Session) -> Result<()> {
         key_path(&dir, "root").display()
     ));
     Ok(())
+}
+
+fn has_a_root(dir: &Path) -> Failure {
+    Failure::new(format!("this control plane has a root already, and its keys are not in {}", dir.display()))
+        .hint("if the fleet is yours, name the folder of its keys with --dir; if not, log in with --root-digest")
 }
 
 /// The root that an earlier run signed. It was made here, so it vouches for itself.
@@ -108,22 +120,13 @@ fn stored_root(dir: &Path) -> Result<Option<(Envelope, TrustedRoot)>> {
     Ok(Some((envelope, trusted)))
 }
 
-/// Makes the keys, learns the director's, signs root 1 and stores it.
+/// Makes the keys (those that an earlier run made are kept), signs root 1 and stores it.
 async fn sign_root(dir: &Path, fleet: &FleetId, client: &Client) -> Result<(Envelope, TrustedRoot)> {
+    let director: DirectorKey = client.get("/trust/director").await.attempt(|| "cannot ask for the director's key")?;
+    files::private_folder(dir).attempt(|| format!("cannot make the folder {}", dir.display()))?;
     let root_key = key(dir, "root")?;
     let publisher = key(dir, "publisher")?;
     let release = key(dir, "release")?;
-    let kept = || {
-        format!(
-            "is the control plane running? Then run `muster keys init` again: it goes on with the keys in {}",
-            dir.display()
-        )
-    };
-    let director: DirectorKey = client
-        .get("/trust/director")
-        .await
-        .attempt(|| "cannot ask for the director's key")
-        .map_err(|failure| failure.hint(kept()))?;
     let only = |key: &SecretKey| Role { threshold: 1, keys: vec![key.public()] };
     let root = Root {
         fleet: fleet.clone(),
@@ -152,11 +155,7 @@ async fn upload(client: &Client, envelope: &Envelope, trusted: &TrustedRoot, dir
         return Ok(());
     }
     if !held.is_empty() {
-        return Err(Failure::new(format!(
-            "the control plane has a root already, and not the one in {}",
-            dir.display()
-        ))
-        .hint("if the fleet is yours, name the folder of its keys with --dir; if not, log in with --root-digest"));
+        return Err(has_a_root(dir));
     }
     let director: DirectorKey = client.get("/trust/director").await.attempt(|| "cannot ask for the director's key")?;
     if !trusted.directors().contains(&director.key) {

@@ -1,9 +1,10 @@
 //! `muster predict`: asks a deployment through the gateway, as a TF Serving client would.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use muster_shared::DeploymentName;
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 
 use crate::context::Session;
 use crate::error::{Attempt as _, Failure, Result};
@@ -29,10 +30,14 @@ pub struct Args {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let body = body(&args.data)?;
     let name = &args.deployment;
-    let prediction =
-        session.client()?.predict(name, &body).await.attempt(|| format!("cannot predict with {name}")).map_err(
-            |failure| failure.hint_if_none(format!("`muster describe deployment {name}` says whether it serves")),
-        )?;
+    let prediction = match session.client()?.predict(name, body).await {
+        Err(error) if error.is_unserved() => {
+            return Err(error).attempt(|| format!("cannot predict with {name}")).map_err(|failure| {
+                failure.hint("`muster get deployments` lists what there is, and says why something waits")
+            });
+        }
+        other => other.attempt(|| format!("cannot predict with {name}"))?,
+    };
     match args.output {
         TextOrJson::Text => output::print_line(prediction.answer),
         TextOrJson::Json => {
@@ -41,21 +46,23 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     }
 }
 
-/// What is sent: a TF Serving body as it is, a bare list as its instances.
-fn body(data: &str) -> Result<Value> {
+/// What is sent: a TF Serving body as it is, a bare list as its instances. Numbers stay as they are
+/// written.
+fn body(data: &str) -> Result<String> {
     const FORMS: &str = "pass a list of instances as [[1.0, 2.0]], or {\"instances\": …} or {\"inputs\": …}";
     let text = match data.strip_prefix('@') {
         Some(path) => read(path)?,
         None => data.to_owned(),
     };
-    let value: Value =
+    let value: &RawValue =
         serde_json::from_str(&text).attempt(|| "--data is no JSON").map_err(|failure| failure.hint(FORMS))?;
-    match value {
-        Value::Array(instances) => Ok(json!({ "instances": instances })),
-        Value::Object(fields) if fields.contains_key("instances") || fields.contains_key("inputs") => {
-            Ok(Value::Object(fields))
-        }
-        _ => Err(Failure::new("--data is neither a list nor a body with instances or inputs").hint(FORMS)),
+    let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(value.get());
+    if value.get().starts_with('[') {
+        Ok(format!("{{\"instances\":{value}}}"))
+    } else if fields.is_ok_and(|fields| fields.contains_key("instances") || fields.contains_key("inputs")) {
+        Ok(value.to_string())
+    } else {
+        Err(Failure::new("--data is neither a list nor a body with instances or inputs").hint(FORMS))
     }
 }
 
@@ -75,9 +82,10 @@ mod tests {
 
     #[test]
     fn lists_are_wrapped_and_bodies_kept() {
-        assert_eq!(body("[[1, 2]]").expect("a list"), json!({"instances": [[1, 2]]}));
-        let whole = json!({"inputs": {"x": [1]}, "signature_name": "serving_default"});
-        assert_eq!(body(&whole.to_string()).expect("a body"), whole);
+        let list = " [[2.9035215e-16, 1]]\n";
+        assert_eq!(body(list).expect("a list"), "{\"instances\":[[2.9035215e-16, 1]]}");
+        let whole = "{\"inputs\": {\"x\": [1]}, \"signature_name\": \"serving_default\"}";
+        assert_eq!(body(whole).expect("a body"), whole);
         for bad in ["3", "{\"x\": 1}", "[1,", "@/no/such/file"] {
             assert!(body(bad).is_err(), "{bad}");
         }

@@ -35,6 +35,8 @@ struct State {
     blobs: BTreeMap<Digest, usize>,
     deployments: BTreeMap<String, Value>,
     claims: Vec<Value>,
+    /// The next root finds the control plane out of order.
+    is_out_of_order: bool,
 }
 
 impl Plane {
@@ -56,6 +58,11 @@ impl Plane {
     /// Blobs that came, with their lengths.
     pub fn blobs(&self) -> BTreeMap<Digest, usize> {
         self.state.lock().expect("the state").blobs.clone()
+    }
+
+    /// The next root that comes is not taken.
+    pub fn break_down_once(&self) {
+        self.state.lock().expect("the state").is_out_of_order = true;
     }
 
     pub fn director() -> SecretKey {
@@ -156,6 +163,7 @@ fn answer(request: &Request, state: &mut State) -> Answer {
         ("GET", "/whoami") => good(json!({"user": "admin"})),
         ("GET", "/trust/director") => good(json!({"key": Plane::director().public()})),
         ("GET", "/trust/roots") => good(json!(state.roots)),
+        ("POST", "/trust/roots") if std::mem::take(&mut state.is_out_of_order) => (503, "", String::new()),
         ("POST", "/trust/roots") => {
             let trusted = TrustedRoot::self_signed(&envelope()).expect("a root");
             state.roots.push(envelope());
