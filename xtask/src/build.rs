@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use muster_world::Programs;
 
-use crate::shell;
+use crate::{cache, shell};
 
 /// Where builds are kept: `MUSTER_TARGET_DIR`, or a folder of the user's cache.
 pub fn target() -> anyhow::Result<PathBuf> {
@@ -19,10 +19,20 @@ pub fn target() -> anyhow::Result<PathBuf> {
     Ok(cache.context("neither HOME nor MUSTER_TARGET_DIR is set: there is no place to build in")?.join("muster/target"))
 }
 
-/// A cargo command for this project that builds into the cache.
-pub fn cargo(arguments: &[&str]) -> anyhow::Result<Command> {
+/// Runs cargo on this project, building into the cache, which is this clone's alone meanwhile.
+pub fn cargo(arguments: &[&str], environment: &[(&str, &Path)]) -> anyhow::Result<()> {
+    let _held = hold()?;
+    shell::run(command(&target()?).args(arguments).envs(environment.iter().copied()))
+}
+
+fn hold() -> anyhow::Result<cache::Held> {
+    let target = target()?;
+    cache::hold(&shell::project(), &target, &|| command(&target))
+}
+
+fn command(target: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(shell::project()).env("CARGO_TARGET_DIR", target()?);
+    command.current_dir(shell::project()).env("CARGO_TARGET_DIR", target);
     // `cargo xtask` runs this program with these set to its own values. Build scripts that look at
     // them would run again each time cargo is called the other way.
     let ours = |name: &str| {
@@ -31,7 +41,7 @@ pub fn cargo(arguments: &[&str]) -> anyhow::Result<Command> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
         command.env_remove(name);
     }
-    Ok(command)
+    command
 }
 
 /// Builds the programs as tests and the demo use them.
@@ -50,10 +60,11 @@ pub fn release_agent() -> anyhow::Result<PathBuf> {
 
 fn built(selection: &[&str], output: &str, folder: &str, names: &[&str]) -> anyhow::Result<PathBuf> {
     eprintln!("building (the first time takes minutes: the inference engine is large)");
-    let mut command = cargo(&["build", "--quiet"])?;
-    shell::run(command.args(selection))?;
-    // A folder of this clone's own: another clone's build must not replace the programs under its tests.
-    let (built, folder) = (target()?.join(output), shell::project().join("target").join(folder));
+    let target = target()?;
+    // Held until the programs lie in a folder of this clone's own, where no other build replaces them.
+    let _held = hold()?;
+    shell::run(command(&target).args(["build", "--quiet"]).args(selection))?;
+    let (built, folder) = (target.join(output), shell::project().join("target").join(folder));
     std::fs::create_dir_all(&folder)?;
     for name in names {
         let (from, to) = (built.join(name), folder.join(name));

@@ -1,6 +1,7 @@
 //! `cargo xtask …`: everything the project does to itself.
 
 mod build;
+mod cache;
 mod demo;
 mod measure;
 mod setup;

@@ -8,8 +8,9 @@ use muster_world::spelled;
 
 /// The project's folder.
 pub fn project() -> PathBuf {
-    // `xtask/` lies in it.
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
+    // `cargo xtask` says where `xtask/` lies today; where it lay when this was built may be another clone.
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(xtask).parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
 /// Runs a command; its output goes where ours goes.

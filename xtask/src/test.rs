@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{build, demo, setup, shell};
+use crate::{build, demo, setup};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -40,35 +40,24 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 type Tier = fn() -> anyhow::Result<()>;
 
+/// Every tier selects the whole workspace, so that what it depends on is built once.
 const TIERS: [(&str, Tier); 6] = [
-    ("format", || shell::run(&mut build::cargo(&["fmt", "--all", "--check"])?)),
-    ("lints", || {
-        let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-        shell::run(&mut build::cargo(&clippy)?)
-    }),
+    ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
+    ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
-        // Everything but the stories, which need the programs. The whole workspace is selected in
-        // every tier, so that what it depends on is built once.
-        let selected = ["test", "--quiet", "--workspace", "--lib", "--bins"];
-        shell::run(&mut build::cargo(&selected)?)?;
-        shell::run(&mut build::cargo(&[
-            "test",
-            "--quiet",
-            "--workspace",
-            "--test",
-            "wire",
-            "--test",
-            "cli",
-            "--test",
-            "story",
-        ])?)?;
-        shell::run(&mut build::cargo(&["test", "--quiet", "--workspace", "--doc"])?)
+        // Everything but the stories, which need the programs.
+        let tests = ["--test", "wire", "--test", "cli", "--test", "story"];
+        for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
+            build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
+        }
+        Ok(())
     }),
     ("models", || setup::train_models(&setup::python()?, false)),
     ("stories", || {
         let programs = build::programs()?;
-        let mut stories = build::cargo(&["test", "--workspace", "--test", "stories", "--test", "tidy"])?;
-        shell::run(stories.env("MUSTER_PROGRAMS", programs.muster.parent().unwrap_or(Path::new("."))))
+        let folder = programs.muster.parent().unwrap_or(Path::new("."));
+        let stories = ["test", "--workspace", "--test", "stories", "--test", "tidy"];
+        build::cargo(&stories, &[("MUSTER_PROGRAMS", folder)])
     }),
     ("demo", demo::check),
 ];
