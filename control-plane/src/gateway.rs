@@ -185,7 +185,7 @@ impl Drop for Forget<'_> {
 
 /// The least busy of the connected devices that answer for this deployment.
 async fn choose(plane: &Plane, ask: &Ask) -> Result<DeviceId, GatewayError> {
-    let serving = serving(plane, ask);
+    let serving = serving(plane, &ask.deployment, ask.version);
     if serving.is_empty() {
         return Err(nobody(plane, ask).await?);
     }
@@ -196,13 +196,13 @@ async fn choose(plane: &Plane, ask: &Ask) -> Result<DeviceId, GatewayError> {
 
 /// The connected devices whose slot of this deployment has a worker that answers: in whatever phase,
 /// since the old version goes on while a new one is fetched, checked or refused.
-fn serving(plane: &Plane, ask: &Ask) -> Vec<DeviceId> {
+fn serving(plane: &Plane, deployment: &DeploymentName, version: Option<Version>) -> Vec<DeviceId> {
     plane.live.read(|devices| {
         let serves = |(id, device): (&DeviceId, &crate::live::LiveDevice)| {
             let reported = device.reported.as_ref().filter(|_| device.connected)?;
-            let slot = reported.slots.iter().find(|slot| slot.deployment == ask.deployment)?;
+            let slot = reported.slots.iter().find(|slot| slot.deployment == *deployment)?;
             let running = slot.running.as_ref()?;
-            ask.version.is_none_or(|version| version == running.version).then(|| id.clone())
+            version.is_none_or(|version| version == running.version).then(|| id.clone())
         };
         devices.iter().filter_map(serves).collect()
     })
@@ -220,7 +220,7 @@ fn least_busy(devices: Vec<DeviceId>, in_flight: &HashMap<DeviceId, usize>, turn
 /// Why nobody serves it.
 async fn nobody(plane: &Plane, ask: &Ask) -> Result<GatewayError, GatewayError> {
     if let Some(version) = ask.version
-        && !serving(plane, &Ask { version: None, ..ask.clone() }).is_empty()
+        && !serving(plane, &ask.deployment, None).is_empty()
     {
         return Ok(GatewayError::UnknownVersion(ask.deployment.clone(), version));
     }

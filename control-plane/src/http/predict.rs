@@ -41,16 +41,16 @@ async fn model(State(plane): State<Arc<Plane>>, request: Request) -> Response {
         let text = format!("the request is larger than {CALL_BODY_BYTES_MAX} bytes: ask a device's own door");
         return tf_serving(StatusCode::PAYLOAD_TOO_LARGE, &text);
     };
-    let ask = Ask { deployment, version: target.version, verb: target.verb, body };
-    match gateway::ask(&plane, ask.clone()).await {
+    let verb = target.verb;
+    match gateway::ask(&plane, Ask { deployment, version: target.version, verb, body }).await {
         Ok(answer) => respond(answer),
-        Err(error) => not_answered(&ask, &error),
+        Err(error) => not_answered(verb, &error),
     }
 }
 
 /// TensorFlow Serving says it differently where a status was asked for.
-fn not_answered(ask: &Ask, error: &GatewayError) -> Response {
-    match (ask.verb, error) {
+fn not_answered(verb: TfServingVerb, error: &GatewayError) -> Response {
+    match (verb, error) {
         (TfServingVerb::Status, GatewayError::UnknownDeployment(name)) => {
             tf_serving(StatusCode::NOT_FOUND, &format!("Could not find any versions of model {name}"))
         }
