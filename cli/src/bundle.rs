@@ -77,17 +77,11 @@ impl From<ManifestError> for BundleError {
     }
 }
 
-/// The reference to a file that is at hand.
-pub fn file_ref(bytes: &[u8]) -> FileRef {
-    let chunk_index = ChunkIndex::of(bytes).digest();
-    FileRef { bytes: bytes.len() as u64, sha256: Digest::of(bytes), chunk_index }
-}
-
 /// Writes a bundle of a signed manifest and the files it names.
 pub fn write(out: impl Write, envelope: &Envelope, files: &[&[u8]]) -> io::Result<()> {
     let mut archive = tar::Builder::new(out);
-    let json = serde_json::to_vec(envelope)?;
-    archive.append(&header(MANIFEST, json.len() as u64)?, json.as_slice())?;
+    let json = envelope.to_json();
+    archive.append(&header(MANIFEST, json.len() as u64)?, json.as_bytes())?;
     let mut written = Vec::new();
     for file in files {
         let sha256 = Digest::of(file);

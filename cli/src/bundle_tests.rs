@@ -27,12 +27,12 @@ fn manifest(model: &[u8], golden: &[u8]) -> Manifest {
         variants: vec![Variant {
             name: "fp32".parse().expect("a name"),
             format: Format::Onnx,
-            file: file_ref(model),
+            file: FileRef::of(model),
             graph: Digest::of("f"),
             weights: weights_digest(&tensors),
             tensors,
         }],
-        golden: Some(file_ref(golden)),
+        golden: Some(FileRef::of(golden)),
     }
 }
 

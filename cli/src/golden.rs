@@ -1,35 +1,18 @@
-//! Golden vectors: inputs with the outputs that a right model gives for them. A device runs them
-//! before it lets a model serve; here they are checked against the model's inputs and outputs, so
-//! that a mistake shows on the publisher's laptop and not on a thousand devices.
-//!
-//! ```json
-//! {"cases": [{"inputs": {"x": [[1.0, 2.0]]}, "outputs": {"y": [[3.0]]}}],
-//!  "tolerance": {"absolute": 1e-4, "relative": 1e-4}}
-//! ```
-//! A number may be off by `absolute + relative × |expected|`; the tolerance may be left out.
+//! Holds golden vectors against a model's inputs and outputs, so that a mistake shows on the
+//! publisher's laptop and not on a thousand devices.
 
 use std::collections::BTreeMap;
 
-use muster_shared::limits::GOLDEN_BYTES_MAX;
+use muster_shared::golden::{BadGolden, Golden};
 use muster_shared::manifest::{Dtype, Port};
-use serde::Deserialize;
 use serde_json::Value;
 
 /// Why golden vectors do not fit a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GoldenError {
-    /// Over the limit, so not parsed.
-    #[error("{0} bytes, more than the limit of {GOLDEN_BYTES_MAX}")]
-    TooLong(usize),
-    /// Not the JSON it must be; serde says where.
-    #[error("{0}")]
-    Malformed(String),
-    /// Nothing to check.
-    #[error("\"cases\" is empty")]
-    NoCases,
-    /// Not a number that anything can be compared with.
-    #[error("the tolerance must be two finite numbers that are not negative")]
-    Tolerance,
+    /// The file itself is wrong.
+    #[error(transparent)]
+    File(#[from] BadGolden),
     /// A case that the model cannot run or be compared with.
     #[error("case {case}: {side} {name:?} {why}")]
     Case {
@@ -44,46 +27,14 @@ pub enum GoldenError {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Golden {
-    cases: Vec<Case>,
-    /// Devices know one of their own.
-    tolerance: Option<Tolerance>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    inputs: BTreeMap<String, Value>,
-    outputs: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tolerance {
-    absolute: f64,
-    relative: f64,
-}
-
 /// Checks golden vectors against a model's ports; gives the number of cases.
 pub fn check(file: &[u8], inputs: &[Port], outputs: &[Port]) -> Result<usize, GoldenError> {
-    if file.len() as u64 > GOLDEN_BYTES_MAX {
-        return Err(GoldenError::TooLong(file.len()));
-    }
-    let golden: Golden = serde_json::from_slice(file).map_err(|error| GoldenError::Malformed(error.to_string()))?;
-    if golden.cases.is_empty() {
-        return Err(GoldenError::NoCases);
-    }
-    let is_bound = |bound: f64| bound.is_finite() && bound >= 0.0;
-    if golden.tolerance.is_some_and(|tolerance| !is_bound(tolerance.absolute) || !is_bound(tolerance.relative)) {
-        return Err(GoldenError::Tolerance);
-    }
-    for (at, case) in golden.cases.iter().enumerate() {
+    let golden = Golden::parse(file)?;
+    for (at, case) in golden.cases().iter().enumerate() {
         side(at + 1, "input", &case.inputs, inputs)?;
         side(at + 1, "output", &case.outputs, outputs)?;
     }
-    Ok(golden.cases.len())
+    Ok(golden.cases().len())
 }
 
 /// Every port has its values, and no values are for nothing.

@@ -217,8 +217,7 @@ fn other_bundle(held: BundleRecord) -> CatalogError {
 
 /// Stores a manifest in its envelope as the blob that devices fetch.
 async fn put_envelope(blobs: &BlobStore, envelope: &Envelope) -> Result<BlobRef, CatalogError> {
-    // A tree of strings always becomes JSON.
-    let bytes = serde_json::to_vec(envelope).unwrap_or_default();
+    let bytes = envelope.to_json().into_bytes();
     if bytes.len() > MANIFEST_BYTES_MAX {
         return Err(CatalogError::TooLong(bytes.len()));
     }

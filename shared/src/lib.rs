@@ -1,7 +1,7 @@
 //! The words both sides of Muster speak. Pure: no socket, file, clock or random number.
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
-//! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`]); what a device is told and
+//! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
 //! tells ([`desired`], [`reported`], [`telemetry`], [`message`]); how it travels ([`topic`],
 //! [`wire`]); and what people and scripts use ([`claim`], [`api`]).
 
@@ -15,6 +15,7 @@ pub mod root;
 pub mod signing;
 
 pub mod chunk;
+pub mod golden;
 pub mod manifest;
 
 pub mod desired;

@@ -123,6 +123,14 @@ pub struct FileRef {
     pub chunk_index: Digest,
 }
 
+impl FileRef {
+    /// The reference to a file at hand.
+    pub fn of(file: &[u8]) -> Self {
+        let chunk_index = crate::chunk::ChunkIndex::of(file).digest();
+        Self { bytes: file.len() as u64, sha256: Digest::of(file), chunk_index }
+    }
+}
+
 /// Why a manifest is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -276,12 +284,10 @@ pub fn weights_change(old: &Variant, new: &Variant) -> WeightsChange {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::chunk::ChunkIndex;
     use crate::root::{Publisher, Role, Root};
     use crate::signing::key::SecretKey;
 
     pub(crate) fn manifest() -> Manifest {
-        let index = ChunkIndex::of(b"model");
         let tensors = vec![TensorDigest { name: "w".into(), sha256: Digest::of("w") }];
         Manifest {
             model: "digits".parse().expect("a name"),
@@ -292,7 +298,7 @@ pub(crate) mod tests {
             variants: vec![Variant {
                 name: "fp32".parse().expect("a name"),
                 format: Format::Onnx,
-                file: FileRef { bytes: 5, sha256: Digest::of("model"), chunk_index: index.digest() },
+                file: FileRef::of(b"model"),
                 graph: Digest::of("graph"),
                 weights: weights_digest(&tensors),
                 tensors,

@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use muster_shared::golden::Golden;
 use muster_shared::limits::GOLDEN_BYTES_MAX;
 use muster_shared::reported::Measured;
 
-use super::golden::{self, Golden};
+use super::golden;
 use super::protocol::{FromWorker, Load, ToWorker, read, write};
 use super::sandbox;
 use crate::engine::{self, Model};
@@ -87,11 +88,13 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 
 fn check(model: &dyn Model, golden: Option<&[u8]>, load: &Load) -> Result<Measured, String> {
     guarded(|| {
-        let golden = golden.map(Golden::parse).transpose()?;
+        let golden = golden.map(Golden::parse).transpose().map_err(|error| format!("golden vectors: {error}"))?;
         if let Some(golden) = &golden {
-            golden.check(model, &load.inputs, &load.outputs)?;
+            golden::check(golden, model, &load.inputs, &load.outputs)?;
         }
-        let row = golden.and_then(|golden| golden.one_row(&load.inputs)).unwrap_or_else(|| golden::zeros(&load.inputs));
+        let row = golden
+            .and_then(|golden| golden::one_row(&golden, &load.inputs))
+            .unwrap_or_else(|| golden::zeros(&load.inputs));
         measure(model, &row)
     })
 }

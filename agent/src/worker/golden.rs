@@ -1,101 +1,60 @@
-//! Golden vectors: inputs with the outputs that the model's maker saw. A model that gives others on
-//! this machine does not serve.
+//! Runs golden vectors: a model that gives other outputs on this machine than its maker saw does not
+//! serve.
 
+use std::collections::BTreeMap;
+
+use muster_shared::golden::{Golden, Tolerance};
 use muster_shared::manifest::{Dtype, Port};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::engine::Model;
 use crate::tensor::Tensor;
 
-/// The file's content, JSON.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Golden {
-    cases: Vec<Case>,
-    #[serde(default)]
-    tolerance: Tolerance,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    inputs: std::collections::BTreeMap<String, Value>,
-    outputs: std::collections::BTreeMap<String, Value>,
-}
-
-/// How far a float may be off: `absolute + relative × |expected|`. Integers are compared exactly.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tolerance {
-    absolute: f64,
-    relative: f64,
-}
-
-impl Default for Tolerance {
-    fn default() -> Self {
-        Self { absolute: 1e-4, relative: 1e-4 }
-    }
-}
-
-impl Golden {
-    /// Reads the file's bytes.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let golden: Self = serde_json::from_slice(bytes).map_err(|error| format!("golden vectors: {error}"))?;
-        if golden.cases.is_empty() {
-            return Err("golden vectors: there is no case".to_owned());
-        }
-        Ok(golden)
-    }
-
-    /// Runs every case; an error says where the model differs first.
-    pub fn check(&self, model: &dyn Model, inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
-        for (number, case) in self.cases.iter().enumerate() {
-            let tensors = tensors(inputs, &case.inputs).map_err(|error| format!("golden case {number}: {error}"))?;
-            let got = model.run(&tensors).map_err(|error| format!("golden case {number}: {error}"))?;
-            let expected =
-                tensors_of(outputs, &case.outputs).map_err(|error| format!("golden case {number}: {error}"))?;
-            for expected in expected {
-                let Some(got) = got.iter().find(|tensor| tensor.name == expected.name) else {
-                    return Err(format!("golden case {number}: there is no output {:?}", expected.name));
-                };
-                self.compare(&expected, got).map_err(|error| format!("golden case {number}: {error}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The first row of the first case, to measure with.
-    pub fn one_row(&self, inputs: &[Port]) -> Option<Vec<Tensor>> {
-        let case = self.cases.first()?;
-        let first_row = |port: &Port| {
-            let value = case.inputs.get(&port.name)?;
-            let free = matches!(port.shape.first(), Some(None));
-            let value = if free { Value::Array(vec![value.as_array()?.first()?.clone()]) } else { value.clone() };
-            Tensor::from_json(port, &value).ok()
-        };
-        inputs.iter().map(first_row).collect()
-    }
-
-    fn compare(&self, expected: &Tensor, got: &Tensor) -> Result<(), String> {
-        if expected.shape != got.shape {
-            return Err(format!("output {:?} has shape {:?}, expected {:?}", got.name, got.shape, expected.shape));
-        }
-        for (at, (expected_value, got_value)) in numbers(expected).zip(numbers(got)).enumerate() {
-            let Tolerance { absolute, relative } = self.tolerance;
-            let allowed = match expected.dtype {
-                Dtype::F32 | Dtype::F64 => absolute + relative * expected_value.abs(),
-                _ => 0.0,
+/// Runs every case; an error says where the model differs first.
+pub fn check(golden: &Golden, model: &dyn Model, inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
+    for (number, case) in golden.cases().iter().enumerate() {
+        let in_case = |error: String| format!("golden case {number}: {error}");
+        let given = tensors(inputs, &case.inputs).map_err(in_case)?;
+        let got = model.run(&given).map_err(|error| in_case(error.to_string()))?;
+        for expected in tensors_of(outputs, &case.outputs).map_err(in_case)? {
+            let Some(got) = got.iter().find(|tensor| tensor.name == expected.name) else {
+                return Err(in_case(format!("there is no output {:?}", expected.name)));
             };
-            let same = expected_value == got_value || (expected_value.is_nan() && got_value.is_nan());
-            // A NaN on one side only is never close.
-            let close = (expected_value - got_value).abs() <= allowed;
-            if !same && !close {
-                return Err(format!("output {:?}[{at}] is {got_value}, expected {expected_value}", got.name));
-            }
+            compare(golden.tolerance(), &expected, got).map_err(in_case)?;
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// The first row of the first case, to measure with.
+pub fn one_row(golden: &Golden, inputs: &[Port]) -> Option<Vec<Tensor>> {
+    let case = golden.cases().first()?;
+    let first_row = |port: &Port| {
+        let value = case.inputs.get(&port.name)?;
+        let free = matches!(port.shape.first(), Some(None));
+        let value = if free { Value::Array(vec![value.as_array()?.first()?.clone()]) } else { value.clone() };
+        Tensor::from_json(port, &value).ok()
+    };
+    inputs.iter().map(first_row).collect()
+}
+
+fn compare(tolerance: Tolerance, expected: &Tensor, got: &Tensor) -> Result<(), String> {
+    if expected.shape != got.shape {
+        return Err(format!("output {:?} has shape {:?}, expected {:?}", got.name, got.shape, expected.shape));
+    }
+    for (at, (expected_value, got_value)) in numbers(expected).zip(numbers(got)).enumerate() {
+        let allowed = match expected.dtype {
+            Dtype::F32 | Dtype::F64 => tolerance.absolute + tolerance.relative * expected_value.abs(),
+            _ => 0.0,
+        };
+        let same = expected_value == got_value || (expected_value.is_nan() && got_value.is_nan());
+        // A NaN on one side only is never close.
+        let close = (expected_value - got_value).abs() <= allowed;
+        if !same && !close {
+            return Err(format!("output {:?}[{at}] is {got_value}, expected {expected_value}", got.name));
+        }
+    }
+    Ok(())
 }
 
 /// A row of zeros, to measure a model that came without golden vectors.
@@ -108,7 +67,7 @@ pub fn zeros(inputs: &[Port]) -> Vec<Tensor> {
     inputs.iter().map(zeros).collect()
 }
 
-fn tensors(ports: &[Port], values: &std::collections::BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
+fn tensors(ports: &[Port], values: &BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
     let tensor = |port: &Port| {
         let value = values.get(&port.name).ok_or_else(|| format!("{:?} is missing", port.name))?;
         Tensor::from_json(port, value).map_err(|error| error.to_string())
@@ -117,7 +76,7 @@ fn tensors(ports: &[Port], values: &std::collections::BTreeMap<String, Value>) -
 }
 
 /// Only the outputs that the case gives.
-fn tensors_of(ports: &[Port], values: &std::collections::BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
+fn tensors_of(ports: &[Port], values: &BTreeMap<String, Value>) -> Result<Vec<Tensor>, String> {
     if let Some(name) = values.keys().find(|name| !ports.iter().any(|port| &port.name == *name)) {
         return Err(format!("the model has no output {name:?}"));
     }
@@ -166,28 +125,29 @@ mod tests {
         }
     }
 
-    fn check(text: &str, model: &Times) -> Result<(), String> {
+    fn checked(text: &str, model: &Times) -> Result<(), String> {
         let port = |name: &str| vec![Port { name: name.into(), dtype: Dtype::F32, shape: vec![None] }];
-        Golden::parse(text.as_bytes())?.check(model, &port("x"), &port("y"))
+        let golden = Golden::parse(text.as_bytes()).map_err(|error| error.to_string())?;
+        check(&golden, model, &port("x"), &port("y"))
     }
 
     #[test]
     fn right_answers_pass_and_wrong_ones_are_named() {
         let golden = r#"{"cases": [{"inputs": {"x": [1, 2]}, "outputs": {"y": [2, 4]}}]}"#;
-        assert_eq!(check(golden, &Times(2.0)), Ok(()));
-        assert_eq!(check(golden, &Times(2.00001)), Ok(()));
+        assert_eq!(checked(golden, &Times(2.0)), Ok(()));
+        assert_eq!(checked(golden, &Times(2.00001)), Ok(()));
         assert_eq!(
-            check(golden, &Times(2.1)),
+            checked(golden, &Times(2.1)),
             Err("golden case 0: output \"y\"[0] is 2.0999999046325684, expected 2".into())
         );
-        assert!(check(golden, &Times(f32::NAN)).is_err());
+        assert!(checked(golden, &Times(f32::NAN)).is_err());
     }
 
     #[test]
     fn golden_vectors_that_check_nothing_are_refused() {
-        assert!(check(r#"{"cases": []}"#, &Times(2.0)).is_err());
-        assert!(check(r#"{"cases": [{"inputs": {"x": [1]}, "outputs": {"z": [1]}}]}"#, &Times(2.0)).is_err());
-        assert!(check(r#"{"cases": [{"inputs": {}, "outputs": {"y": [1]}}]}"#, &Times(2.0)).is_err());
-        assert!(check("[]", &Times(2.0)).is_err());
+        assert!(checked(r#"{"cases": []}"#, &Times(2.0)).is_err());
+        assert!(checked(r#"{"cases": [{"inputs": {"x": [1]}, "outputs": {"z": [1]}}]}"#, &Times(2.0)).is_err());
+        assert!(checked(r#"{"cases": [{"inputs": {}, "outputs": {"y": [1]}}]}"#, &Times(2.0)).is_err());
+        assert!(checked("[]", &Times(2.0)).is_err());
     }
 }

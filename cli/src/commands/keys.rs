@@ -143,8 +143,7 @@ async fn sign_root(dir: &Path, fleet: &FleetId, client: &Client) -> Result<(Enve
     let trusted = TrustedRoot::self_signed(&envelope).attempt(|| "cannot sign the root")?;
     let path = dir.join(ROOT_FILE);
     let attempt = || format!("cannot write {}", path.display());
-    let json = serde_json::to_vec(&envelope).attempt(attempt)?;
-    files::create(&path, &json, Readable::ByAll).attempt(attempt)?;
+    files::create(&path, envelope.to_json().as_bytes(), Readable::ByAll).attempt(attempt)?;
     Ok((envelope, trusted))
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use muster_shared::id::{ModelName, UnixMs, VariantName, Version};
 use muster_shared::limits::{FILE_BYTES_MAX, GOLDEN_BYTES_MAX, MANIFEST_BYTES_MAX};
-use muster_shared::manifest::{Format, Manifest, Variant};
+use muster_shared::manifest::{FileRef, Format, Manifest, Variant};
 use muster_shared::signing::{Envelope, payload_type};
 use serde::Serialize;
 
@@ -77,18 +77,18 @@ pub fn run(args: Args) -> Result<()> {
         variants: vec![Variant {
             name: args.variant.clone(),
             format: Format::Onnx,
-            file: bundle::file_ref(&file),
+            file: FileRef::of(&file),
             graph: model.graph,
             weights: model.weights,
             tensors: model.tensors,
         }],
-        golden: golden.as_deref().map(bundle::file_ref),
+        golden: golden.as_deref().map(FileRef::of),
     };
     let payload = manifest.to_payload();
     Manifest::parse(&payload).attempt(|| format!("cannot pack {}", args.model.display()))?;
     let envelope = Envelope::sign(payload_type::MANIFEST, payload, &[&key]);
     let attempt = || format!("cannot write {}", args.output.display());
-    if serde_json::to_vec(&envelope).attempt(attempt)?.len() > MANIFEST_BYTES_MAX {
+    if envelope.to_json().len() > MANIFEST_BYTES_MAX {
         return Err(Failure::new("the manifest is too long").hint("give the model's inputs and outputs shorter names"));
     }
 
