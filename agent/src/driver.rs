@@ -29,10 +29,11 @@ use crate::config::Config;
 use crate::doors::{self, Table, tfs};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
-use crate::facts::{Machine, now_ms, random};
+use crate::facts::Machine;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
+use crate::outside::{jitter, now_ms, random};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -138,7 +139,7 @@ fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>) -> anyhow::R
     let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
         .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
     let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || mqtt::tls(ca, key.client_identity(&data)?));
+    let tls = Box::new(move || Ok(muster_tls::client(ca, Some(key.client_identity(&data)?))?));
     Ok(Connect { device: enrolment.device.clone(), host, port, tls })
 }
 
@@ -273,7 +274,7 @@ impl Driver {
     }
 
     fn say_hello(&mut self) {
-        self.hello_due = Instant::now() + HELLO_EVERY.mul_f64(0.75 + crate::facts::jitter() / 2.0);
+        self.hello_due = Instant::now() + HELLO_EVERY.mul_f64(0.75 + jitter() / 2.0);
         let nonce = Nonce(random());
         // The nonce must be known before an answer to it can come.
         self.happen(Event::HelloSaid(nonce));

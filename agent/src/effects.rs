@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::doors::{Served, Table};
-use crate::facts::now_ms;
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::Mqtt;
+use crate::outside::now_ms;
 use crate::store::{Command, Store};
 use crate::worker::parent::{self, Purpose, WorkerEvent, WorkerHandle};
 use crate::worker::protocol::Load;

@@ -45,8 +45,8 @@ pub async fn enrol(
     }
     let key = DeviceKey::open_or_make(data)?;
     let request = Enrol {
-        claim: text_of(&claim.id),
-        secret: text_of(&claim.secret),
+        claim: claim.id_hex(),
+        secret: claim.secret_hex(),
         csr: key.request(name.as_ref())?.pem()?,
         name,
         labels: labels.clone(),
@@ -172,10 +172,6 @@ async fn post<A: DeserializeOwned>(url: &str, what: &str, ca: Digest, request: &
         bail!("the control plane refused to {what} this device: {text}");
     }
     serde_json::from_slice(&body).context("the control plane's answer cannot be read")
-}
-
-fn text_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
-//! What this machine is and how it fares, as far as its kernel tells. Also the two things that a
-//! pure core must be given: the time and chance.
+//! What this machine is and how it fares, as far as its kernel tells.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use muster_shared::id::UnixMs;
 use muster_shared::reported::Facts;
 use muster_shared::telemetry::HostSample;
 use sysinfo::{Components, CpuRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
@@ -72,25 +69,4 @@ impl Machine {
         let holds = |disk: &&sysinfo::Disk| self.data.starts_with(disk.mount_point());
         self.disks.iter().filter(holds).max_by_key(|disk| disk.mount_point().as_os_str().len())
     }
-}
-
-/// The device's clock.
-pub fn now_ms() -> UnixMs {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Random bytes from the kernel.
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Linux gives random bytes from early boot on; without any, nothing that follows would be safe.
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        tracing::error!(%error, "the kernel gives no random bytes");
-        std::process::abort();
-    }
-    bytes
-}
-
-/// A number from 0 to 1, to spread a fleet.
-pub fn jitter() -> f64 {
-    f64::from(u32::from_le_bytes(random())) / f64::from(u32::MAX)
 }

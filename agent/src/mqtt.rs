@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_agent_core::backoff::delay_ms;
+use muster_shared::DeviceId;
 use muster_shared::limits::MQTT_PACKET_BYTES_MAX;
 use muster_shared::topic::{Leaf, Topic};
-use muster_shared::{DeviceId, Digest};
 use rumqttc::{
     AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration,
     Transport,
@@ -93,7 +93,7 @@ impl Mqtt {
                 return;
             }
             attempt = if stood { 0 } else { attempt + 1 };
-            let wait = Duration::from_millis(delay_ms(attempt, crate::facts::jitter()));
+            let wait = Duration::from_millis(delay_ms(attempt, crate::outside::jitter()));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -177,11 +177,6 @@ pub fn host_and_port(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
-}
-
-/// The TLS side of a connection: the pinned CA, and this device's key and certificate.
-pub fn tls(ca: Digest, identity: muster_tls::ClientIdentity) -> anyhow::Result<rustls::ClientConfig> {
-    Ok(muster_tls::client(ca, Some(identity))?)
 }
 
 #[cfg(test)]

@@ -27,6 +27,18 @@ pub struct ClaimToken {
     pub issued_ms: UnixMs,
 }
 
+impl ClaimToken {
+    /// The public id, as the API has it.
+    pub fn id_hex(&self) -> String {
+        hex::encode(self.id)
+    }
+
+    /// The secret, as the API has it.
+    pub fn secret_hex(&self) -> String {
+        hex::encode(self.secret)
+    }
+}
+
 /// A text that is no claim token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is no claim token: it starts with {PREFIX} and comes from `muster claim new`")]
@@ -42,7 +54,7 @@ impl std::fmt::Display for ClaimToken {
 
 impl std::fmt::Debug for ClaimToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ClaimToken({})", hex::encode(self.id))
+        write!(f, "ClaimToken({})", self.id_hex())
     }
 }
 
