@@ -81,7 +81,7 @@ impl Effects {
         let mut wanted = Wanted::default();
         for action in actions {
             match action {
-                Action::SaveRoot(_) | Action::SaveDesired(_) | Action::SaveProven(..) | Action::SaveRefusals(_) => {
+                Action::SaveRoot(..) | Action::SaveDesired(_) | Action::SaveProven(..) | Action::SaveRefusals(_) => {
                     let retain = matches!(action, Action::SaveDesired(_) | Action::SaveProven(..));
                     self.unsaved.push_back(action);
                     self.save();
@@ -228,10 +228,7 @@ impl Effects {
 
 fn save_one(journal: &Journal, action: &Action) -> Result<(), JournalError> {
     match action {
-        Action::SaveRoot(root) => {
-            let version = muster_shared::root::TrustedRoot::self_signed(root).map_or(0, |root| root.root().version);
-            journal.save_root(version, root)
-        }
+        Action::SaveRoot(version, root) => journal.save_root(*version, root),
         Action::SaveDesired(desired) => journal.save_desired(desired),
         Action::SaveProven(deployment, spec) => journal.save_proven(deployment, spec.as_ref()),
         Action::SaveRefusals(refusals) => journal.save_refusals(refusals),

@@ -146,29 +146,13 @@ fn authentic(envelope: &Envelope, holding: Holding<'_>) -> Result<Desired, NotAc
 
 #[cfg(test)]
 mod tests {
-    use muster_shared::root::{Role, Root};
-    use muster_shared::signing::key::SecretKey;
+    use muster_shared::root::Root;
 
     use super::*;
-
-    fn key(seed: u8) -> SecretKey {
-        SecretKey::from_seed([seed; 32])
-    }
+    use crate::testing::{self, DIRECTOR, key};
 
     fn root() -> TrustedRoot {
-        let role = Role { threshold: 1, keys: vec![key(1).public()] };
-        let root = Root {
-            fleet: "home".parse().unwrap(),
-            version: 1,
-            epoch: 3,
-            expires_ms: 1_000,
-            root: role.clone(),
-            publishers: vec![],
-            directors: vec![key(2).public()],
-            release: role,
-            compromised: vec![],
-        };
-        TrustedRoot::self_signed(&Envelope::sign(payload_type::ROOT, root.to_payload(), &[&key(1)])).unwrap()
+        testing::trusted(&Root { epoch: 3, expires_ms: 1_000, ..testing::root() })
     }
 
     fn desired(number: u64) -> Desired {
@@ -205,53 +189,53 @@ mod tests {
 
     #[test]
     fn a_directors_next_generation_is_taken_and_a_repeat_changes_nothing() {
-        assert!(matches!(check(Some(4), &sign(&desired(5), 2), 10), Ok(Verdict::New(_))));
-        assert_eq!(check(Some(5), &sign(&desired(5), 2), 10), Ok(Verdict::Repeat));
-        assert!(matches!(check(None, &sign(&desired(5), 2), 10), Ok(Verdict::New(_))));
+        assert!(matches!(check(Some(4), &sign(&desired(5), DIRECTOR), 10), Ok(Verdict::New(_))));
+        assert_eq!(check(Some(5), &sign(&desired(5), DIRECTOR), 10), Ok(Verdict::Repeat));
+        assert!(matches!(check(None, &sign(&desired(5), DIRECTOR), 10), Ok(Verdict::New(_))));
     }
 
     #[test]
     fn replays_forks_and_jumps_are_refused() {
-        assert!(matches!(refused(Some(6), &sign(&desired(5), 2)), NotAccepted::Stale { .. }));
+        assert!(matches!(refused(Some(6), &sign(&desired(5), DIRECTOR)), NotAccepted::Stale { .. }));
         let fork = Desired { issued_ms: 1, ..desired(5) };
-        assert!(matches!(refused(Some(5), &sign(&fork, 2)), NotAccepted::Conflict(_)));
+        assert!(matches!(refused(Some(5), &sign(&fork, DIRECTOR)), NotAccepted::Conflict(_)));
         let jump = desired(5 + GENERATION_JUMP_MAX + 1);
-        assert!(matches!(refused(Some(5), &sign(&jump, 2)), NotAccepted::Jump { .. }));
+        assert!(matches!(refused(Some(5), &sign(&jump, DIRECTOR)), NotAccepted::Jump { .. }));
     }
 
     #[test]
     fn only_a_director_of_this_fleet_for_this_device_and_epoch_is_heard() {
         assert!(matches!(refused(None, &sign(&desired(5), 9)), NotAccepted::Signature(_)));
         let other = Desired { fleet: "away".parse().unwrap(), ..desired(5) };
-        assert!(matches!(refused(None, &sign(&other, 2)), NotAccepted::OtherFleet { .. }));
+        assert!(matches!(refused(None, &sign(&other, DIRECTOR)), NotAccepted::OtherFleet { .. }));
         let other = Desired { device: "edge-2".parse().unwrap(), ..desired(5) };
-        assert!(matches!(refused(None, &sign(&other, 2)), NotAccepted::OtherDevice { .. }));
+        assert!(matches!(refused(None, &sign(&other, DIRECTOR)), NotAccepted::OtherDevice { .. }));
         let other = Desired { fingerprint: Digest::of("another key"), ..desired(5) };
-        assert!(matches!(refused(None, &sign(&other, 2)), NotAccepted::OtherDevice { .. }));
+        assert!(matches!(refused(None, &sign(&other, DIRECTOR)), NotAccepted::OtherDevice { .. }));
         let other = Desired { generation: Generation { epoch: 4, number: 5 }, ..desired(5) };
-        assert!(matches!(refused(None, &sign(&other, 2)), NotAccepted::OtherEpoch { .. }));
+        assert!(matches!(refused(None, &sign(&other, DIRECTOR)), NotAccepted::OtherEpoch { .. }));
     }
 
     #[test]
     fn a_device_that_lost_its_state_takes_only_an_answer_to_its_hello() {
         let replay = Desired { nonce: Some(Nonce([8; 16])), ..desired(5) };
-        assert_eq!(refused(None, &sign(&replay, 2)), NotAccepted::NotFresh);
+        assert_eq!(refused(None, &sign(&replay, DIRECTOR)), NotAccepted::NotFresh);
         let replay = Desired { nonce: None, ..desired(5) };
-        assert_eq!(refused(None, &sign(&replay, 2)), NotAccepted::NotFresh);
+        assert_eq!(refused(None, &sign(&replay, DIRECTOR)), NotAccepted::NotFresh);
         // A device that holds a state has the generation to tell a replay by.
-        assert!(check(Some(4), &sign(&replay, 2), 10).is_ok());
+        assert!(check(Some(4), &sign(&replay, DIRECTOR), 10).is_ok());
     }
 
     #[test]
     fn nothing_new_begins_after_expiry() {
-        assert_eq!(check(Some(4), &sign(&desired(5), 2), 500), Err(NotAccepted::Expired));
+        assert_eq!(check(Some(4), &sign(&desired(5), DIRECTOR), 500), Err(NotAccepted::Expired));
         let long = Desired { expires_ms: 5_000, ..desired(5) };
-        assert_eq!(check(Some(4), &sign(&long, 2), 1_000), Err(NotAccepted::Expired));
+        assert_eq!(check(Some(4), &sign(&long, DIRECTOR), 1_000), Err(NotAccepted::Expired));
     }
 
     #[test]
     fn every_changed_byte_is_noticed() {
-        let good = sign(&desired(5), 2);
+        let good = sign(&desired(5), DIRECTOR);
         for at in 0..good.payload.len() {
             let mut bad = good.clone();
             bad.payload[at] ^= 1;

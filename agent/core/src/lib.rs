@@ -11,3 +11,6 @@ pub mod fetch;
 pub mod reconcile;
 pub mod slot;
 pub mod transfer;
+
+#[cfg(test)]
+mod testing;

@@ -82,8 +82,8 @@ pub enum Event {
 /// What the driver is to do, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Make the root durable.
-    SaveRoot(Envelope),
+    /// Make the root of this version durable.
+    SaveRoot(u64, Envelope),
     /// Make the desired state durable.
     SaveDesired(Envelope),
     /// Make the proven version of a slot durable; none: forget it.
@@ -176,7 +176,7 @@ impl Agent {
             Ok(next) => {
                 self.root = next;
                 // Who may publish or direct may have changed: look at everything again.
-                let mut actions = vec![Action::SaveRoot(offered.clone())];
+                let mut actions = vec![Action::SaveRoot(self.root.root().version, offered.clone())];
                 actions.extend(self.reconcile(now_ms));
                 actions.extend([Action::SayHello, Action::Report]);
                 actions
@@ -410,50 +410,18 @@ pub fn bundle_of(spec: &SlotSpec) -> BundleRef {
 
 #[cfg(test)]
 mod tests {
-    use muster_shared::Version;
-    use muster_shared::desired::{BlobRef, Resources};
     use muster_shared::reported::{Measured, Phase};
-    use muster_shared::root::{Role, Root};
-    use muster_shared::signing::key::SecretKey;
+    use muster_shared::root::Root;
     use muster_shared::signing::payload_type;
     use muster_shared::wire::encode;
 
     use super::*;
+    use crate::testing::{self, DIRECTOR, key, spec};
 
     const NONCE: Nonce = Nonce([7; 16]);
 
-    fn key(seed: u8) -> SecretKey {
-        SecretKey::from_seed([seed; 32])
-    }
-
     fn root_envelope(version: u64, epoch: u64) -> Envelope {
-        let role = Role { threshold: 1, keys: vec![key(1).public()] };
-        let root = Root {
-            fleet: "home".parse().unwrap(),
-            version,
-            epoch,
-            expires_ms: 1_000_000,
-            root: role.clone(),
-            publishers: vec![],
-            directors: vec![key(2).public()],
-            release: role,
-            compromised: vec![],
-        };
-        Envelope::sign(payload_type::ROOT, root.to_payload(), &[&key(1)])
-    }
-
-    fn spec(deployment: &str, version: u64) -> SlotSpec {
-        SlotSpec {
-            deployment: deployment.parse().unwrap(),
-            served_as: None,
-            model: "digits".parse().unwrap(),
-            version: Version::new(version).unwrap(),
-            manifest: Digest::of(version.to_le_bytes()),
-            envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1 },
-            variant: "fp32".parse().unwrap(),
-            resources: Resources { cpu_milli: 1, memory_bytes: 1 },
-            probation_ms: 0,
-        }
+        testing::signed(&Root { version, epoch, ..testing::root() })
     }
 
     fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
@@ -467,14 +435,14 @@ mod tests {
             nonce: Some(NONCE),
             slots: slots.to_vec(),
         };
-        Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(2)])
+        Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)])
     }
 
     fn agent(proven: Vec<SlotSpec>, refusals: Vec<Refusal>) -> (Agent, Vec<Action>) {
         let restored = Restored {
             identity: Identity { device: "edge-1".parse().unwrap(), fingerprint: Digest::of("key") },
             version: "0.1.0".into(),
-            root: TrustedRoot::self_signed(&root_envelope(1, 1)).unwrap(),
+            root: testing::trusted(&testing::root()),
             desired: None,
             proven,
             refusals,
@@ -551,7 +519,7 @@ mod tests {
         agent.step(Event::DesiredOffered(desired(1, 900, &[])), 0);
         let next = root_envelope(2, 2);
         let actions = agent.step(Event::TrustOffered(next.clone()), 0);
-        assert_eq!(actions[0], Action::SaveRoot(next.clone()));
+        assert_eq!(actions[0], Action::SaveRoot(2, next.clone()));
         assert!(actions.contains(&Action::SayHello));
         assert!(agent.step(Event::TrustOffered(next), 0).is_empty());
         agent.step(Event::DesiredOffered(desired(1, 901, &[])), 0);

@@ -7,35 +7,14 @@ use muster_shared::chunk::frame_range;
 use muster_shared::desired::{BlobRef, Resources};
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::{Dtype, Format, Manifest, Port, Variant, weights_digest};
-use muster_shared::root::{Publisher, Role, Root};
-use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::payload_type;
 
 use super::*;
+use crate::testing::{self, PUBLISHER, key};
 
-fn key(seed: u8) -> SecretKey {
-    SecretKey::from_seed([seed; 32])
-}
-
+/// The root in force.
 fn root() -> TrustedRoot {
-    let role = Role { threshold: 1, keys: vec![key(1).public()] };
-    let root = Root {
-        fleet: "home".parse().unwrap(),
-        version: 1,
-        epoch: 1,
-        expires_ms: 1,
-        root: role.clone(),
-        publishers: vec![Publisher { key: key(9).public(), models: None }],
-        directors: vec![],
-        release: role,
-        compromised: vec![],
-    };
-    TrustedRoot::self_signed(&Envelope::sign(payload_type::ROOT, root.to_payload(), &[&key(1)])).unwrap()
-}
-
-fn file_ref(bytes: &[u8]) -> FileRef {
-    let chunk_index = ChunkIndex::of(bytes).digest();
-    FileRef { bytes: bytes.len() as u64, sha256: Digest::of(bytes), chunk_index }
+    testing::trusted(&testing::root())
 }
 
 /// A plane and a disk in memory, and a bundle whose manifest `publisher` signed.
@@ -60,12 +39,12 @@ fn world(publisher: u8) -> World {
         variants: vec![Variant {
             name: "fp32".parse().unwrap(),
             format: Format::Onnx,
-            file: file_ref(&model),
+            file: FileRef::of(&model),
             graph: Digest::of("f"),
             weights: weights_digest(&[]),
             tensors: vec![],
         }],
-        golden: Some(file_ref(&golden)),
+        golden: Some(FileRef::of(&golden)),
     };
     let envelope = Envelope::sign(payload_type::MANIFEST, manifest.to_payload(), &[&key(publisher)]);
     let envelope_bytes = envelope.to_json().into_bytes();
@@ -139,7 +118,7 @@ impl World {
 
 #[test]
 fn a_bundle_arrives_and_the_second_time_nothing_is_asked_for() {
-    let mut world = world(9);
+    let mut world = world(PUBLISHER);
     let mut fetcher = Fetcher::default();
     fetcher.set_online(true, 0);
     let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
@@ -167,7 +146,7 @@ fn a_manifest_that_no_publisher_signed_brings_no_file_here() {
 
 #[test]
 fn a_plane_without_the_files_is_asked_again_later() {
-    let mut world = world(9);
+    let mut world = world(PUBLISHER);
     let plane = std::mem::take(&mut world.plane);
     let mut fetcher = Fetcher::default();
     fetcher.set_online(true, 0);
@@ -184,7 +163,7 @@ fn a_plane_without_the_files_is_asked_again_later() {
 
 #[test]
 fn a_full_disk_waits_and_loses_nothing() {
-    let mut world = world(9);
+    let mut world = world(PUBLISHER);
     let mut fetcher = Fetcher::default();
     fetcher.set_online(true, 0);
     let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
@@ -200,7 +179,7 @@ fn a_full_disk_waits_and_loses_nothing() {
 
 #[test]
 fn nothing_is_asked_while_offline_and_all_again_when_back() {
-    let mut world = world(9);
+    let mut world = world(PUBLISHER);
     let mut fetcher = Fetcher::default();
     let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
     world.run(&mut fetcher, actions, true);
@@ -212,7 +191,7 @@ fn nothing_is_asked_while_offline_and_all_again_when_back() {
 
 #[test]
 fn a_waiting_slot_does_not_hold_up_another() {
-    let mut world = world(9);
+    let mut world = world(PUBLISHER);
     let mut fetcher = Fetcher::default();
     fetcher.set_online(true, 0);
     let mut missing = world.spec.clone();

@@ -1,23 +1,12 @@
 //! A slot's life told as stories, and the promises that hold in every one.
 
-use muster_shared::desired::{BlobRef, Resources};
-use muster_shared::{Digest, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing;
 
 fn spec(version: u64) -> SlotSpec {
-    SlotSpec {
-        deployment: "digits".parse().unwrap(),
-        served_as: None,
-        model: "digits".parse().unwrap(),
-        version: Version::new(version).unwrap(),
-        manifest: Digest::of(version.to_le_bytes()),
-        envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1 },
-        variant: "fp32".parse().unwrap(),
-        resources: Resources { cpu_milli: 1, memory_bytes: 1 },
-        probation_ms: 1_000,
-    }
+    SlotSpec { probation_ms: 1_000, ..testing::spec("digits", version) }
 }
 
 const MEASURED: Measured = Measured { memory_peak_bytes: 1, latency_us: 1 };
