@@ -57,6 +57,11 @@ pub struct SlotSpec {
     pub resources: Resources,
     /// How long a new version is watched beside the old one.
     pub probation_ms: u32,
+    /// Grows when an operator wants a refused bundle tried again.
+    pub attempt: u32,
+    /// Whether the old version is stopped before the new one is loaded: the device has no room for
+    /// both. The gateway sends nothing there meanwhile.
+    pub swap_in_place: bool,
 }
 
 /// Bytes by digest and length: a manifest in its envelope, a chunk index.

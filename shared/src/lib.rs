@@ -2,7 +2,7 @@
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
-//! tells ([`desired`], [`reported`], [`telemetry`], [`message`]); how it travels ([`topic`],
+//! tells ([`desired`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
 //! [`wire`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod desired;
 pub mod message;
 pub mod reported;
+pub mod figures;
 pub mod sketch;
 pub mod telemetry;
 

@@ -162,6 +162,10 @@ pub struct Refusal {
     pub bundle: BundleRef,
     /// The agent that refused it: another one may manage.
     pub agent: String,
+    /// The attempt that failed; a later one is made.
+    pub attempt: u32,
+    /// The memory that it was granted; with more, one that needed too much is tried again.
+    pub memory_bytes: u64,
     /// What was proven.
     pub kind: RefusalKind,
     /// The particulars, for a person.
@@ -181,4 +185,6 @@ pub enum RefusalKind {
     CannotLoad,
     /// Its worker died while it was watched.
     CrashedInProbation,
+    /// Its worker needed more memory than it was granted while it was watched.
+    TooMuchMemoryInProbation,
 }

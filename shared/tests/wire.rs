@@ -68,6 +68,8 @@ fn desired(slots: usize) -> Desired {
         variant: "fp32".parse().unwrap(),
         resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
         probation_ms: 60_000,
+        attempt: 1,
+        swap_in_place: at == 2,
     };
     Desired {
         fleet: "home".parse().unwrap(),
