@@ -69,7 +69,6 @@ quantity_type! {
 /// A number of things, or a share of all of them: `1` or `25%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "CountOrPercentText", into = "CountOrPercentText")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
 pub enum CountOrPercent {
     /// So many.
     Count(u32),

@@ -192,10 +192,15 @@ pub struct Rollout {
     /// The only strategy so far.
     pub strategy: Strategy,
     /// How many devices have the new version after each wave, in all; the last is `100%`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub waves: Vec<CountOrPercent>,
     /// How long a device watches a new version before it lets the old one go.
     pub probation: Millis,
+    /// How long a device may be at it without any progress before it counts as failed; its probation
+    /// comes on top.
+    pub progress_deadline: Millis,
     /// Devices that may fail before the rollout stops. A wave in which none succeeds stops it anyway.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub max_failed: CountOrPercent,
 }
 
@@ -207,6 +212,7 @@ impl Default for Rollout {
             strategy: Strategy::Waves,
             waves: vec![one, quarter, all],
             probation: Millis(60_000),
+            progress_deadline: Millis(600_000),
             max_failed: CountOrPercent::Count(0),
         }
     }
@@ -243,7 +249,7 @@ pub struct Status {
 }
 
 /// One replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Replica {

@@ -1,0 +1,347 @@
+//! One look at the fleet: who is there, how rollouts go on, which slots each device is to have.
+//!
+//! The control plane's planner task and the simulator call the same [`decide`]. What it remembers
+//! ([`State`]) is made durable before anything follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use muster_shared::api::deployment::{OnDeviceLoss, Spec};
+use muster_shared::api::fleet::{Happening, Schedule};
+use muster_shared::desired::Resources;
+use muster_shared::id::{Labels, UnixMs};
+use muster_shared::reported::{RefusalKind, Reported};
+use muster_shared::{DeploymentName, DeviceId};
+use serde::{Deserialize, Serialize};
+
+use crate::explain::{Choice, Reason};
+use crate::fleet::{
+    Bundles, Device, Inputs, Machine, Presence, Refused, Release, Replicas, Report, Slots, Wanted, resolve,
+};
+use crate::liveness::{Liveness, Seen, Sight};
+use crate::plan::{Plan, plan};
+use crate::rollout::{Happened, Policy, Rollout, View};
+
+/// Devices that fall silent within this time do so together, where no deployment says otherwise.
+const TOGETHER_MS: u64 = 60_000;
+
+/// What is remembered from one look to the next; durable.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    /// Who is silent.
+    pub liveness: Liveness,
+    /// How versions change, by deployment.
+    pub rollouts: BTreeMap<DeploymentName, Rollout>,
+    /// The slots that each device is to have.
+    pub placements: BTreeMap<DeviceId, Slots>,
+    /// Why each replica is there.
+    pub notes: BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>,
+}
+
+/// Why a replica is on its device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// Why, for a person.
+    pub why: String,
+    /// Since when.
+    pub since_ms: UnixMs,
+    /// Why it goes as soon as another one serves, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<String>,
+    /// Whether it goes only for a gain.
+    #[serde(default)]
+    pub relieved: bool,
+}
+
+/// What is seen of the fleet.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The enrolled devices.
+    pub devices: BTreeMap<DeviceId, DeviceSeen>,
+    /// What operators want.
+    pub deployments: BTreeMap<DeploymentName, Spec>,
+    /// The bundles whose files are all there.
+    pub bundles: Bundles,
+    /// Since when we hear devices without a gap; none: we do not.
+    pub hearing_since_ms: Option<UnixMs>,
+}
+
+/// One device as it is seen.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceSeen {
+    /// Labels of its claim and of its owner.
+    pub labels: Labels,
+    /// Since when it holds a connection.
+    pub connected_ms: Option<UnixMs>,
+    /// What an operator wants of it.
+    pub schedule: Schedule,
+    /// What it last reported.
+    pub reported: Option<Arc<Reported>>,
+    /// Whether that report speaks of the placement that is remembered.
+    pub is_current: bool,
+}
+
+/// What follows from one look.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// What is to be remembered.
+    pub state: State,
+    /// The plan, with its reasons.
+    pub plan: Plan,
+    /// What the plan followed from.
+    pub inputs: Inputs,
+    /// What happened.
+    pub happened: Vec<Event>,
+    /// When the next look is due, if nothing else happens.
+    pub next_look_ms: Option<UnixMs>,
+}
+
+/// Something that happened in the plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub kind: Happening,
+    /// To which deployment.
+    pub deployment: Option<DeploymentName>,
+    /// On which device.
+    pub device: Option<DeviceId>,
+    /// The particulars, for a person.
+    pub text: String,
+}
+
+/// Looks at the fleet and decides. Equal states and sights give equal decisions.
+pub fn decide(state: State, observed: &Observed, now_ms: UnixMs) -> Decision {
+    let State { liveness, rollouts, placements, notes } = state;
+    let mut happened = Vec::new();
+
+    let sight = sight(observed);
+    let before = liveness;
+    let liveness = before.clone().step(&sight, now_ms);
+    happened.extend(silence_news(&before, &liveness, observed));
+
+    let mut inputs = Inputs {
+        devices: observed.devices.iter().map(|(id, seen)| (id.clone(), device(id, seen, &sight, &liveness, now_ms))).collect(),
+        deployments: observed.deployments.iter().map(|(name, spec)| (name.clone(), wanted(spec))).collect(),
+        bundles: observed.bundles.clone(),
+        previous: placements,
+        relieved: relieved(&notes),
+    };
+    let rollouts = step_rollouts(rollouts, observed, &mut inputs, &liveness, now_ms, &mut happened);
+    let plan = plan(&inputs);
+    happened.extend(moves(&inputs, &plan, &notes));
+    let notes = note(&plan, &notes, now_ms);
+    let next_look_ms = next_look(observed, &liveness, &rollouts);
+    let state = State { liveness, rollouts, placements: plan.slots.clone(), notes };
+    Decision { state, plan, inputs, happened, next_look_ms }
+}
+
+/// How a deployment's versions are to change.
+pub fn policy(spec: &Spec) -> Policy {
+    Policy {
+        waves: spec.rollout.waves.clone(),
+        max_failed: spec.rollout.max_failed,
+        deadline_ms: spec.rollout.progress_deadline.0.saturating_add(spec.rollout.probation.0),
+    }
+}
+
+fn sight(observed: &Observed) -> Sight {
+    let seen = |(id, seen): (&DeviceId, &DeviceSeen)| {
+        // One that never reported holds nothing that could be lost.
+        seen.reported.as_ref()?;
+        let site = labels(seen).iter().find(|(key, _)| key.as_str() == crate::fleet::SITE_LABEL).map(|(_, site)| site.to_string());
+        Some((id.clone(), Seen { connected_ms: seen.connected_ms, site }))
+    };
+    let moves = |spec: &&Spec| spec.on_device_loss == OnDeviceLoss::Move;
+    let graces = observed.deployments.values().filter(moves).map(|spec| spec.device_loss_grace.0);
+    Sight {
+        devices: observed.devices.iter().filter_map(seen).collect(),
+        hearing_since_ms: observed.hearing_since_ms,
+        together_ms: graces.max().unwrap_or(TOGETHER_MS),
+    }
+}
+
+/// What the agent says of itself counts least.
+fn labels(seen: &DeviceSeen) -> Labels {
+    let mut labels = seen.reported.as_ref().map(|reported| reported.facts.labels.clone()).unwrap_or_default();
+    labels.extend(seen.labels.clone());
+    labels
+}
+
+fn device(id: &DeviceId, seen: &DeviceSeen, sight: &Sight, liveness: &Liveness, now_ms: UnixMs) -> Device {
+    let Some(reported) = &seen.reported else {
+        let presence = seen.connected_ms.map_or(Presence::default(), |since| Presence::Up { for_ms: now_ms.saturating_sub(since) });
+        return Device { labels: labels(seen), presence, schedule: seen.schedule, ..Device::default() };
+    };
+    let refused = reported.refusals.iter().map(|refusal| {
+        let memory_bytes = (refusal.kind == RefusalKind::TooMuchMemoryInProbation).then_some(refusal.memory_bytes);
+        (refusal.bundle.manifest, Refused { reason: refusal.reason.clone(), attempt: refusal.attempt, memory_bytes })
+    });
+    let slots = reported.slots.iter().map(|slot| {
+        let report = Report {
+            phase: slot.phase,
+            wanted: slot.wanted.as_ref().map(|bundle| bundle.manifest),
+            running: slot.running.as_ref().map(|bundle| bundle.manifest),
+            waiting: slot.waiting.clone(),
+            restarts: slot.restarts,
+            measured: slot.measured,
+        };
+        (slot.deployment.clone(), report)
+    });
+    let facts = &reported.facts;
+    Device {
+        labels: labels(seen),
+        presence: liveness.presence(id, sight.devices.get(id), now_ms),
+        schedule: seen.schedule,
+        machine: Some(Machine {
+            arch: facts.arch.clone(),
+            cpu_model: facts.cpu_model.clone(),
+            cpu_milli: facts.cpu_milli,
+            memory_bytes: facts.memory_bytes,
+            engines: facts.engines.clone(),
+        }),
+        refused: refused.collect(),
+        slots: slots.collect(),
+        is_current: seen.is_current,
+    }
+}
+
+fn wanted(spec: &Spec) -> Wanted {
+    Wanted {
+        model: spec.model.clone(),
+        version: spec.version,
+        replicas: if spec.every_device { Replicas::EveryDevice } else { Replicas::Count(spec.replicas) },
+        selector: spec.selector.clone(),
+        resources: Resources { cpu_milli: spec.resources.cpu.0, memory_bytes: spec.resources.memory.0 },
+        probation_ms: spec.rollout.probation.0.try_into().unwrap_or(u32::MAX),
+        served_as: spec.served_as.clone(),
+        on_device_loss: spec.on_device_loss,
+        device_loss_grace_ms: spec.device_loss_grace.0,
+        releases: None,
+    }
+}
+
+fn relieved(notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>) -> BTreeSet<(DeploymentName, DeviceId)> {
+    let of = |(id, notes): (&DeviceId, &BTreeMap<DeploymentName, Note>)| -> Vec<_> {
+        notes.iter().filter(|(_, note)| note.relieved).map(|(name, _)| (name.clone(), id.clone())).collect()
+    };
+    notes.iter().flat_map(of).collect()
+}
+
+/// Lets every deployment's rollout look at its devices, and notes in the inputs what each is to have.
+fn step_rollouts(
+    mut held: BTreeMap<DeploymentName, Rollout>,
+    observed: &Observed,
+    inputs: &mut Inputs,
+    liveness: &Liveness,
+    now_ms: UnixMs,
+    happened: &mut Vec<Event>,
+) -> BTreeMap<DeploymentName, Rollout> {
+    let frozen = is_frozen(liveness);
+    let mut rollouts = BTreeMap::new();
+    for (name, spec) in &observed.deployments {
+        let Some(wanted) = inputs.deployments.get(name) else { continue };
+        let resolved = resolve(&inputs.bundles, &spec.model, spec.version).map(|(version, manifest)| Release {
+            model: spec.model.clone(),
+            version,
+            manifest,
+            resources: wanted.resources,
+            attempt: 0,
+        });
+        let holder = |(id, slots): (&DeviceId, &Slots)| slots.contains_key(name).then(|| id.clone());
+        let holders: Vec<DeviceId> = inputs.previous.iter().filter_map(holder).collect();
+        let holders = holders.iter().filter_map(|id| {
+            let device = inputs.devices.get(id)?;
+            Some((id, (device, device.is_lost_for(wanted))))
+        });
+        let view = View { name, resolved, policy: &policy(spec), holders: holders.collect(), frozen };
+        let (rollout, news) = Rollout::step(held.remove(name), &view, now_ms);
+        happened.extend(news.into_iter().map(|news| rollout_news(name, news)));
+        let releases = rollout.as_ref().map(Rollout::releases);
+        if let Some(wanted) = inputs.deployments.get_mut(name) {
+            wanted.releases = releases;
+        }
+        rollouts.extend(rollout.map(|rollout| (name.clone(), rollout)));
+    }
+    rollouts
+}
+
+/// Whether silence of many holds anything back.
+pub fn is_frozen(liveness: &Liveness) -> bool {
+    !liveness.freezes.is_empty()
+}
+
+fn rollout_news(name: &DeploymentName, (kind, device, text): Happened) -> Event {
+    Event { kind, deployment: Some(name.clone()), device, text }
+}
+
+/// What changed in who is silent.
+fn silence_news(before: &Liveness, after: &Liveness, observed: &Observed) -> Vec<Event> {
+    let fleet = |kind, text| Event { kind, deployment: None, device: None, text };
+    let begun = after.freezes.iter().filter(|(group, _)| !before.freezes.contains_key(*group));
+    let ended = before.freezes.keys().filter(|group| !after.freezes.contains_key(*group));
+    let mut news: Vec<Event> =
+        begun.map(|(group, freeze)| fleet(Happening::MovesFrozen, format!("{group}: {freeze}"))).collect();
+    news.extend(ended.map(|group| fleet(Happening::MovesResumed, format!("{group}: moves go on"))));
+    let graces: BTreeSet<u64> = observed.deployments.values().map(|spec| spec.device_loss_grace.0).collect();
+    let Some(grace_ms) = graces.first().copied() else { return news };
+    let lost = |liveness: &Liveness, id: &DeviceId| {
+        liveness.silent.get(id).is_some_and(|silence| silence.approved || silence.counted_ms >= grace_ms)
+    };
+    for id in after.silent.keys().filter(|id| lost(after, id) && !lost(before, id)) {
+        let text = format!("{id} has been silent for longer than its replicas wait");
+        news.push(Event { kind: Happening::DeviceLost, deployment: None, device: Some(id.clone()), text });
+    }
+    for id in before.silent.keys().filter(|id| lost(before, id) && !after.silent.contains_key(*id)) {
+        let text = format!("{id} is back");
+        news.push(Event { kind: Happening::DeviceReturned, deployment: None, device: Some(id.clone()), text });
+    }
+    news
+}
+
+/// Replicas that left a device for another.
+fn moves(inputs: &Inputs, plan: &Plan, notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>) -> Vec<Event> {
+    let mut moved = Vec::new();
+    for (id, notes) in notes {
+        for (name, note) in notes {
+            let gone = plan.slots.get(id).is_none_or(|slots| !slots.contains_key(name));
+            let Some(reason) = note.leaving.as_ref().filter(|_| gone && inputs.deployments.contains_key(name)) else { continue };
+            let text = format!("a replica of {name} left {id}: {reason}");
+            let (deployment, device) = (Some(name.clone()), Some(id.clone()));
+            moved.push(Event { kind: Happening::ReplicaMoved, deployment, device, text });
+        }
+    }
+    moved
+}
+
+/// Why each replica is where it is: what was said when it came, as long as it stays.
+fn note(
+    plan: &Plan,
+    before: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>,
+    now_ms: UnixMs,
+) -> BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>> {
+    let mut notes: BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>> = BTreeMap::new();
+    for ((name, id), choice) in &plan.choices {
+        let leaving = plan.leaving.get(&(name.clone(), id.clone()));
+        let held = before.get(id).and_then(|notes| notes.get(name)).filter(|_| *choice == Choice::Kept);
+        let note = Note {
+            why: held.map_or_else(|| choice.to_string(), |held| held.why.clone()),
+            since_ms: held.map_or(now_ms, |held| held.since_ms),
+            leaving: leaving.map(ToString::to_string),
+            relieved: matches!(leaving, Some(Reason::Crowded(_))),
+        };
+        notes.entry(id.clone()).or_default().insert(name.clone(), note);
+    }
+    notes
+}
+
+/// When something is due though nothing happens: a grace period or a rollout's deadline ends.
+fn next_look(observed: &Observed, liveness: &Liveness, rollouts: &BTreeMap<DeploymentName, Rollout>) -> Option<UnixMs> {
+    let graces: BTreeSet<u64> = observed.deployments.values().map(|spec| spec.device_loss_grace.0).collect();
+    let deadline = |(name, rollout): (&DeploymentName, &Rollout)| {
+        observed.deployments.get(name).and_then(|spec| rollout.next_deadline_ms(&policy(spec)))
+    };
+    // Silence counts only while we hear: otherwise there is nothing to wait for.
+    let silence = observed.hearing_since_ms.and_then(|_| liveness.next_deadline_ms(&graces));
+    rollouts.iter().filter_map(deadline).chain(silence).min()
+}
