@@ -140,8 +140,11 @@ impl Liveness {
             if is_many(freeze.devices.len(), of) {
                 self.freezes.insert(group, freeze);
             } else {
-                let left = freeze.devices.iter();
-                left.for_each(|id| drop(self.silent.get_mut(id).map(|silence| silence.counted_ms = 0)));
+                for id in &freeze.devices {
+                    if let Some(silence) = self.silent.get_mut(id) {
+                        silence.counted_ms = 0;
+                    }
+                }
             }
         }
     }
