@@ -23,6 +23,8 @@ pub struct LiveDevice {
     pub fingerprint: Digest,
     /// Whether the broker holds a session of it.
     pub connected: bool,
+    /// Since when, if it does.
+    pub connected_ms: Option<UnixMs>,
     /// When it was last heard.
     pub last_seen_ms: Option<UnixMs>,
     /// The last `hello` of this session.
@@ -33,6 +35,8 @@ pub struct LiveDevice {
     pub root_sent: u64,
     /// Its last signed report.
     pub reported: Option<Arc<Reported>>,
+    /// Whether that report came in this session.
+    pub has_reported: bool,
 }
 
 /// All devices, as they are now.
@@ -88,18 +92,28 @@ impl LiveDevice {
             key: Arc::new(key.clone()),
             fingerprint: key.fingerprint(),
             connected: false,
+            connected_ms: None,
             last_seen_ms: None,
             hello: None,
             hello_is_due: false,
             root_sent: 0,
             reported: None,
+            has_reported: false,
         }
+    }
+
+    /// It went away; its session may go on for a moment.
+    pub fn gone(&mut self) {
+        self.connected = false;
+        self.connected_ms = None;
     }
 
     /// A session begins or ends: what the last one said is over.
     pub fn session(&mut self, connected: bool, now_ms: UnixMs) {
         self.connected = connected;
+        self.connected_ms = connected.then_some(now_ms);
         self.last_seen_ms = Some(now_ms);
+        self.has_reported = false;
         self.hello = None;
         self.hello_is_due = false;
         self.root_sent = 0;

@@ -17,8 +17,11 @@ use crate::broker::{EmbeddedBroker, QoS};
 use crate::catalog::Catalog;
 use crate::chunk_server::ChunkServer;
 use crate::db::{Db, TelemetryDb};
+use crate::figures::Windows;
 use crate::gateway::Gateway;
+use crate::hearing::Hearing;
 use crate::live::Live;
+use crate::routes::Routes;
 use crate::trust::ca::Authority;
 use crate::trust::roles::Trust;
 
@@ -44,6 +47,12 @@ pub struct Plane {
     pub chunks: ChunkServer,
     /// What passes predictions on.
     pub gateway: Gateway,
+    /// Which devices may be asked for a deployment.
+    pub routes: Routes,
+    /// Whether we hear devices.
+    pub hearing: Hearing,
+    /// What models did lately.
+    pub figures: Windows,
     /// What wakes background tasks.
     pub nudges: Nudges,
     /// This process, as the place where replies go.

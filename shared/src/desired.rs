@@ -58,9 +58,11 @@ pub struct SlotSpec {
     /// How long a new version is watched beside the old one.
     pub probation_ms: u32,
     /// Grows when an operator wants a refused bundle tried again.
+    #[serde(default)]
     pub attempt: u32,
     /// Whether the old version is stopped before the new one is loaded: the device has no room for
     /// both. The gateway sends nothing there meanwhile.
+    #[serde(default)]
     pub swap_in_place: bool,
 }
 

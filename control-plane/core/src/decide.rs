@@ -153,11 +153,13 @@ fn sight(observed: &Observed) -> Sight {
         Some((id.clone(), Seen { connected_ms: seen.connected_ms, site }))
     };
     let moves = |spec: &&Spec| spec.on_device_loss == OnDeviceLoss::Move;
-    let graces = observed.deployments.values().filter(moves).map(|spec| spec.device_loss_grace.0);
+    let graces: BTreeSet<u64> =
+        observed.deployments.values().filter(moves).map(|spec| spec.device_loss_grace.0).collect();
     Sight {
         devices: observed.devices.iter().filter_map(seen).collect(),
         hearing_since_ms: observed.hearing_since_ms,
-        together_ms: graces.max().unwrap_or(TOGETHER_MS),
+        together_ms: graces.last().copied().unwrap_or(TOGETHER_MS),
+        first_ms: graces.first().copied().unwrap_or(TOGETHER_MS),
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Sight {
     pub hearing_since_ms: Option<UnixMs>,
     /// Devices that fall silent within this time fall silent together: the longest grace period.
     pub together_ms: u64,
+    /// Nothing moves before a device has been silent for so long: the shortest grace period.
+    pub first_ms: u64,
 }
 
 impl Liveness {
@@ -87,6 +89,8 @@ impl Liveness {
         let heard_since = sight.hearing_since_ms.map(|since| since.max(self.looked_ms));
         let heard_ms = heard_since.map_or(0, |since| now_ms.saturating_sub(since));
         self.looked_ms = now_ms;
+        let before: BTreeMap<DeviceId, u64> =
+            self.silent.iter().map(|(id, silence)| (id.clone(), silence.counted_ms)).collect();
         let is_up = |id: &DeviceId| sight.devices.get(id).is_none_or(|seen| seen.connected_ms.is_some());
         self.silent.retain(|id, _| !is_up(id));
         for (id, _) in sight.devices.iter().filter(|(id, _)| !is_up(id)) {
@@ -99,7 +103,7 @@ impl Liveness {
             }
         }
         self.thaw(sight);
-        self.freeze(sight, now_ms);
+        self.freeze(sight, &before, now_ms);
         self
     }
 
@@ -149,21 +153,27 @@ impl Liveness {
         }
     }
 
-    fn freeze(&mut self, sight: &Sight, now_ms: UnixMs) {
+    /// Looks for groups that fell silent together as soon as one of their devices would be lost.
+    /// `before`: how long each had been silent at the last look; who was lost then did not fall silent
+    /// together with these.
+    fn freeze(&mut self, sight: &Sight, before: &BTreeMap<DeviceId, u64>, now_ms: UnixMs) {
         let sites = sight.devices.values().filter_map(|seen| seen.site.clone()).map(Group::Site);
         let groups: BTreeSet<Group> = sites.chain([Group::Fleet]).collect();
         for group in groups {
             let members = || sight.devices.iter().filter(|(_, seen)| group.holds(seen));
             let held = self.freezes.get(&group).map(|freeze| freeze.devices.clone()).unwrap_or_default();
-            // Who was lost before did not fall silent together with these.
             let fell = |id: &&DeviceId| {
                 let silence = self.silent.get(*id).filter(|silence| !silence.approved);
-                silence.is_some_and(|silence| silence.counted_ms < sight.together_ms || held.contains(*id))
+                let earlier = before.get(*id).copied().unwrap_or(0);
+                silence.is_some() && (earlier < sight.together_ms || held.contains(*id))
             };
             let silent: BTreeSet<DeviceId> = members().map(|(id, _)| id).filter(fell).cloned().collect();
             let up = members().filter(|(id, _)| !self.silent.contains_key(*id)).count();
             let of = up + silent.len();
-            if is_many(silent.len(), of) {
+            let is_due = silent.iter().any(|id| {
+                self.silent.get(id).is_some_and(|silence| silence.counted_ms >= sight.first_ms)
+            });
+            if is_many(silent.len(), of) && (is_due || !held.is_empty()) {
                 let freeze = self.freezes.entry(group).or_insert(Freeze { since_ms: now_ms, devices: BTreeSet::new(), of });
                 freeze.of = freeze.of.max(of);
                 freeze.devices.extend(silent);
@@ -242,7 +252,7 @@ mod tests {
     fn sight(states: &str, hearing_since_ms: Option<UnixMs>) -> Sight {
         let seen = |state: char| Seen { connected_ms: (state == 'U').then_some(0), site: None };
         let devices = states.chars().enumerate().map(|(at, state)| (id(at + 1), seen(state))).collect();
-        Sight { devices, hearing_since_ms, together_ms: GRACE_MS }
+        Sight { devices, hearing_since_ms, together_ms: GRACE_MS, first_ms: GRACE_MS }
     }
 
     /// Looks at `states` at each time and says who is lost at the end, and whether anything is frozen.
@@ -325,7 +335,7 @@ mod tests {
         let devices = |north: bool| -> BTreeMap<DeviceId, Seen> {
             (1..=10).map(|number| (id(number), if number <= 3 { seen("north", north) } else { seen("south", true) })).collect()
         };
-        let sight = |north: bool| Sight { devices: devices(north), hearing_since_ms: Some(0), together_ms: GRACE_MS };
+        let sight = |north: bool| Sight { devices: devices(north), hearing_since_ms: Some(0), together_ms: GRACE_MS, first_ms: GRACE_MS };
         let liveness = Liveness::default().step(&sight(true), 0).step(&sight(false), 1_000).step(&sight(false), 90_000);
         assert_eq!(liveness.freezes.keys().collect::<Vec<_>>(), [&Group::Site("north".to_owned())]);
         let json = serde_json::to_string(&liveness).expect("JSON");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_control_plane_core::decide::Note;
 use muster_control_plane_core::fleet::Slots;
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::UnixMs;
@@ -34,6 +35,12 @@ pub struct Held {
 struct PlacementRow {
     device: String,
     slots: String,
+}
+
+#[derive(FromQueryResult)]
+struct NotesRow {
+    device: String,
+    notes: String,
 }
 
 #[derive(FromQueryResult)]
@@ -80,6 +87,25 @@ pub async fn set_placement(db: &impl ConnectionTrait, device: &DeviceId, slots: 
                ON CONFLICT (device) DO UPDATE SET slots = excluded.slots, sha256 = excluded.sha256";
     let values = [device.as_str().into(), to_json(&slots).into(), slots_digest(&slots).0.to_vec().into()];
     execute(db, "store a device's plan", sql, values).await.map(drop)
+}
+
+/// Why each replica is on its device.
+pub type Notes = BTreeMap<DeploymentName, Note>;
+
+/// Why every replica is on its device.
+pub async fn notes(db: &impl ConnectionTrait) -> Result<BTreeMap<DeviceId, Notes>, DbError> {
+    let doing = "read why replicas are where they are";
+    let rows: Vec<NotesRow> = all(db, doing, "SELECT device, notes FROM placement_notes", []).await?;
+    rows.iter().map(|row| Ok((name(doing, &row.device)?, json(doing, &row.notes)?))).collect()
+}
+
+/// Stores why the replicas of one device are there.
+pub async fn set_notes(db: &impl ConnectionTrait, device: &DeviceId, notes: &Notes) -> Result<(), DbError> {
+    let sql = "INSERT INTO placement_notes (device, notes) VALUES ($1, $2) \
+               ON CONFLICT (device) DO UPDATE SET notes = excluded.notes";
+    execute(db, "store why replicas are where they are", sql, [device.as_str().into(), to_json(notes).into()])
+        .await
+        .map(drop)
 }
 
 /// What the planner said of every deployment.
@@ -144,7 +170,7 @@ pub async fn forget(db: &impl ConnectionTrait, of: &DeploymentName) -> Result<()
     for sql in ["DELETE FROM plans WHERE deployment = $1", "DELETE FROM conditions WHERE deployment = $1"] {
         execute(db, "forget a deployment's verdict", sql, [of.as_str().into()]).await?;
     }
-    Ok(())
+    super::rollouts::forget(db, of).await
 }
 
 fn slots(doing: &'static str, text: &str) -> Result<Slots, DbError> {
