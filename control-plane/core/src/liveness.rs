@@ -296,10 +296,13 @@ mod tests {
         let looks = [
             (0, "UUUUU"),
             (10_000, "UUUUs"),
+            (15_000, "UUUUs"),
             (20_000, "UUUss"),
+            (25_000, "UUUss"),
             (30_000, "UUsss"),
+            (35_000, "UUsss"),
             (40_000, "Ussss"),
-            (50_000, "Ussss"),
+            (45_000, "Ussss"),
         ];
         check(&looks, &[2, 3, 4, 5], false);
     }
