@@ -196,6 +196,7 @@ async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Pl
         routes: Routes::default(),
         hearing: Hearing::default(),
         figures: Windows::default(),
+        deciding: tokio::sync::Mutex::default(),
         nudges: Nudges::default(),
         tasks: TaskTracker::new(),
         broker: OnceLock::new(),

@@ -8,7 +8,7 @@ use muster_shared::id::InstanceId;
 use muster_shared::signing::key::SecretKey;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, Message};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +53,8 @@ pub struct Plane {
     pub hearing: Hearing,
     /// What models did lately.
     pub figures: Windows,
+    /// Held by whoever changes what was decided: the planner, and operators.
+    pub deciding: Mutex<()>,
     /// What wakes background tasks.
     pub nudges: Nudges,
     /// This process, as the place where replies go.
@@ -71,7 +73,7 @@ pub struct Nudges {
     /// Something that a plan follows from has changed.
     pub planner: Notify,
     /// Something that devices should be told has changed.
-    pub publisher: Notify,
+    pub publisher: Arc<Notify>,
 }
 
 impl Plane {

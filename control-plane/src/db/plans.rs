@@ -18,6 +18,8 @@ pub struct Verdict {
     pub generation: u64,
     /// The version that the rule means.
     pub version: Option<Version>,
+    /// Replicas wanted, counted out where every device is to have one.
+    pub wanted: u32,
     /// Why replicas wait: a word and a sentence.
     pub waiting: Option<(String, String)>,
 }
@@ -48,6 +50,7 @@ struct VerdictRow {
     deployment: String,
     generation: i64,
     version: Option<i64>,
+    wanted: i64,
     waiting_word: Option<String>,
     waiting: Option<String>,
 }
@@ -111,12 +114,13 @@ pub async fn set_notes(db: &impl ConnectionTrait, device: &DeviceId, notes: &Not
 /// What the planner said of every deployment.
 pub async fn verdicts(db: &impl ConnectionTrait) -> Result<BTreeMap<DeploymentName, Verdict>, DbError> {
     let doing = "read the planner's verdicts";
-    let sql = "SELECT deployment, generation, version, waiting_word, waiting FROM plans";
+    let sql = "SELECT deployment, generation, version, wanted, waiting_word, waiting FROM verdicts";
     let rows: Vec<VerdictRow> = all(db, doing, sql, []).await?;
     let verdict = |row: VerdictRow| {
         let verdict = Verdict {
             generation: unsigned(row.generation),
             version: row.version.and_then(|version| Version::new(unsigned(version))),
+            wanted: unsigned(row.wanted).try_into().unwrap_or(u32::MAX),
             waiting: row.waiting_word.zip(row.waiting),
         };
         Ok((name(doing, &row.deployment)?, verdict))
@@ -126,14 +130,16 @@ pub async fn verdicts(db: &impl ConnectionTrait) -> Result<BTreeMap<DeploymentNa
 
 /// Stores what the planner says of one deployment.
 pub async fn set_verdict(db: &impl ConnectionTrait, of: &DeploymentName, verdict: &Verdict) -> Result<(), DbError> {
-    let sql = "INSERT INTO plans (deployment, generation, version, waiting_word, waiting) VALUES ($1, $2, $3, $4, $5) \
+    let sql = "INSERT INTO verdicts (deployment, generation, version, wanted, waiting_word, waiting) \
+               VALUES ($1, $2, $3, $4, $5, $6) \
                ON CONFLICT (deployment) DO UPDATE SET generation = excluded.generation, version = excluded.version, \
-               waiting_word = excluded.waiting_word, waiting = excluded.waiting";
+               wanted = excluded.wanted, waiting_word = excluded.waiting_word, waiting = excluded.waiting";
     let (word, sentence) = verdict.waiting.clone().unzip();
     let values = [
         of.as_str().into(),
         big(verdict.generation).into(),
         verdict.version.map(|version| big(version.get())).into(),
+        i64::from(verdict.wanted).into(),
         word.into(),
         sentence.into(),
     ];
@@ -167,7 +173,7 @@ pub async fn set_condition(
 
 /// Forgets what was said of a deployment that is gone. In a transaction.
 pub async fn forget(db: &impl ConnectionTrait, of: &DeploymentName) -> Result<(), DbError> {
-    for sql in ["DELETE FROM plans WHERE deployment = $1", "DELETE FROM conditions WHERE deployment = $1"] {
+    for sql in ["DELETE FROM verdicts WHERE deployment = $1", "DELETE FROM conditions WHERE deployment = $1"] {
         execute(db, "forget a deployment's verdict", sql, [of.as_str().into()]).await?;
     }
     super::rollouts::forget(db, of).await

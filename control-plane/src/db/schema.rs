@@ -189,12 +189,26 @@ impl MigrationTrait for Rollouts {
             table("rollouts", ["deployment", "number"], vec![text("deployment"), big_integer("number"), text("rollout")]),
             // Why each replica is on its device.
             table("placement_notes", ["device"], vec![text("device"), text("notes")]),
+            // What the planner has to say of each deployment; it says it again at each start, so nothing is
+            // carried over from `plans`.
+            table(
+                "verdicts",
+                ["deployment"],
+                vec![
+                    text("deployment"),
+                    big_integer("generation"),
+                    big_integer_null("version"),
+                    big_integer("wanted"),
+                    text_null("waiting_word"),
+                    text_null("waiting"),
+                ],
+            ),
             // Whole documents of which there is one.
             table("documents", ["name"], vec![text("name"), text("document")]),
         ] {
             manager.create_table(table).await?;
         }
-        Ok(())
+        manager.drop_table(Table::drop().table("plans").if_exists().to_owned()).await
     }
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
