@@ -73,6 +73,19 @@ pub fn replicas_needed(cores: f64, granted_milli: u32) -> u32 {
     if each <= 0.0 { 1 } else { (cores / each).ceil().clamp(1.0, f64::from(u32::MAX)) as u32 }
 }
 
+/// A number as a person writes it: three digits that count, no zeros at the end.
+pub fn short(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return "0".to_owned();
+    }
+    let decimals = (2 - number.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{number:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +98,23 @@ mod tests {
         assert_eq!((rate, each), (40.0, Some(25.0)));
         let cores = cores_demanded(rate, each);
         assert_eq!((cores, replicas_needed(cores, 500)), (1.0, 3));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        for (number, text) in [
+            (40.0, "40"),
+            (1.0, "1"),
+            (0.25, "0.25"),
+            (0.123_456, "0.123"),
+            (0.000_081_4, "0.0000814"),
+            (1234.5, "1234"),
+            (99.96, "100"),
+            (0.0, "0"),
+            (f64::NAN, "0"),
+        ] {
+            assert_eq!(short(number), text);
+        }
     }
 
     #[test]

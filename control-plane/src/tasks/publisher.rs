@@ -15,7 +15,7 @@ use muster_shared::root::TrustedRoot;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
-use muster_shared::{DeploymentName, DeviceId};
+use muster_shared::DeviceId;
 
 use crate::broker::QoS;
 use crate::db::desired::DesiredRecord;
@@ -287,7 +287,10 @@ mod tests {
             nonce: None,
             issued_ms: 0,
         };
-        let slot = crate::status::tests::slot;
+        let slot = |version| SlotSpec {
+            deployment: "digits".parse().expect("a name"),
+            ..crate::status::tests::slot(version)
+        };
         let route = Route { served: "digits".parse().expect("a name"), devices: [].into() };
         let known: Table = [("digits".parse().expect("a name"), route)].into();
         let check = |live: &LiveDevice, slots: &[SlotSpec], held, known: &Table, expected: Option<&str>| {

@@ -18,10 +18,14 @@
 //! | `PUT /deployments/{name}/scale` | [`deployment::Scale`] | [`deployment::Deployment`] |
 //! | `GET /deployments/{name}/rollout` | | [`deployment::RolloutView`] |
 //! | `GET /deployments/{name}/rollouts` | | list of [`deployment::RolloutView`], newest first |
-//! | `POST /deployments/{name}/rollout/{pause, resume, undo}` | | [`deployment::RolloutView`] |
+//! | `POST /deployments/{name}/rollout/pause` | | [`deployment::RolloutView`] |
+//! | `POST /deployments/{name}/rollout/resume` | | [`deployment::RolloutView`] |
+//! | `POST /deployments/{name}/rollout/undo` | | [`deployment::RolloutView`] |
 //! | `GET /deployments/{name}/explain` | | [`plan::DeploymentExplained`] |
 //! | `GET /devices/{id}`, `GET /devices` | | [`fleet::DeviceView`] |
-//! | `POST /devices/{id}/{cordon, uncordon, drain}` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/cordon` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
 //! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
 //! | `POST /plan` | [`plan::PlanRequest`] | [`plan::PlanView`]: what would change, without changing it |
 //! | `POST /plan/approve` | | [`plan::PlanView`]: silent devices are taken for lost, moves go on |
