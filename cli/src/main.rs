@@ -11,6 +11,8 @@ mod client;
 mod context;
 mod resources;
 mod trust;
+mod url;
+mod yaml;
 
 mod error;
 mod files;
