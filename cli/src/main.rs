@@ -17,6 +17,7 @@ mod yaml;
 mod error;
 mod files;
 mod output;
+mod tell;
 
 use std::process::ExitCode;
 
