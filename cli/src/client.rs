@@ -204,6 +204,11 @@ impl Client {
         self.ask(self.api(method, path).json(body)).await
     }
 
+    /// Asks for something to be done that needs no more words than its path.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(self.api(Method::POST, path)).await
+    }
+
     /// Deletes a resource.
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
         self.send(self.api(Method::DELETE, path)).await.map(drop)

@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod output;
 mod tell;
+mod wait;
 
 use std::process::ExitCode;
 

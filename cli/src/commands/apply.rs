@@ -6,6 +6,7 @@ use muster_shared::api::deployment::Deployment;
 use reqwest::Method;
 use serde::Serialize;
 
+use super::plan;
 use crate::client::Client;
 use crate::context::Session;
 use crate::error::{Attempt as _, Result};
@@ -18,6 +19,9 @@ pub struct Args {
     /// YAML with one or more documents, or - for standard input
     #[arg(short, long, value_name = "FILE.yaml")]
     file: PathBuf,
+    /// Only print what would change, as `muster plan -f` does
+    #[arg(long)]
+    dry_run: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: TextOrJson,
@@ -32,6 +36,9 @@ struct Applied {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let deployments = yaml::deployments(&args.file, "apply")?;
     let client = session.client()?;
+    if args.dry_run {
+        return plan::preview(&client, deployments, args.output).await;
+    }
     let mut applied = Vec::new();
     for deployment in &deployments {
         let action = put(&client, deployment).await?;
