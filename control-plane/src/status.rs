@@ -167,6 +167,7 @@ pub fn replica(id: &DeviceId, slot: &SlotSpec, facts: &Facts) -> Replica {
         device: id.clone(),
         phase: current.map(|report| report.phase),
         running: report.and_then(|report| report.running.as_ref()).map(|bundle| bundle.version),
+        version: slot.version,
         manifest: slot.manifest,
         why: note.map_or_else(String::new, |note| note.leaving.as_ref().unwrap_or(&note.why).clone()),
         leaving: note.is_some_and(|note| note.leaving.is_some()),

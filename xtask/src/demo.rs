@@ -31,7 +31,7 @@ pub struct Options {
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// The models that the demo serves.
-const MODELS: [&str; 2] = ["linear_regression", "digits"];
+pub const MODELS: [&str; 2] = ["linear_regression", "digits"];
 /// The devices that serve them.
 const DEVICES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
 
@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Brings the demo up. A step that fails says which and why.
-pub fn bring_up(programs: Programs) -> anyhow::Result<World> {
+fn bring_up(programs: Programs) -> anyhow::Result<World> {
     let step = |what: &str| eprintln!("{what}");
     let mut world = World::start(programs, &step)?;
     go_on()?;

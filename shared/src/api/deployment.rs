@@ -259,6 +259,8 @@ pub struct Replica {
     pub phase: Option<Phase>,
     /// The version that answers.
     pub running: Option<Version>,
+    /// The version it is to run.
+    pub version: Version,
     /// The bundle it is to run.
     pub manifest: Digest,
     /// Why it is on this device.

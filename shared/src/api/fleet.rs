@@ -91,6 +91,7 @@ api_types! {
         /// Since when it has been silent; none: it is connected.
         pub silent_since_ms: Option<UnixMs>,
         /// What an operator wants of it.
+        #[serde(default)]
         pub schedule: Schedule,
         /// When it was last heard.
         pub last_seen_ms: Option<UnixMs>,
@@ -130,6 +131,7 @@ api_types! {
         /// Those that failed by our fault or the model's.
         pub errors: u64,
         /// Processor time that the good ones took, in microseconds.
+        #[serde(default)]
         pub cpu_us: u64,
         /// The figures of the last minute; none: nothing came lately.
         pub figures: Option<Figures>,
