@@ -200,6 +200,12 @@ impl World {
         drop(self.plane.take());
     }
 
+    /// Ends the control plane as a power cut would: `kill -9`.
+    pub fn kill_plane(&mut self) -> anyhow::Result<()> {
+        let mut plane = self.plane.take().context("the control plane does not run")?;
+        plane.kill()
+    }
+
     /// Starts the control plane again, at the same addresses.
     pub fn start_plane(&mut self) -> anyhow::Result<()> {
         let address = |url: &str| url.rsplit_once("//").map_or(url, |(_, address)| address).to_owned();
@@ -328,12 +334,29 @@ impl World {
 
     /// Asks the API for what the command line does not show.
     pub fn api(&self, path: &str) -> anyhow::Result<Value> {
-        let contexts = std::fs::read_to_string(self.home().join("contexts.toml"))?;
-        let contexts: toml::Table = contexts.parse()?;
-        let token = find_token(&toml::Value::Table(contexts)).context("the command line is not logged in")?;
+        let token = self.token()?;
         let answer = http::get_as(&format!("{}/api/v1/{path}", self.ready.plain_http), &token)?;
         anyhow::ensure!(answer.status == 200, "{path} answered {}: {}", answer.status, answer.body);
         Ok(answer.body)
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
+        let contexts = std::fs::read_to_string(self.home().join("contexts.toml"))?;
+        let contexts: toml::Table = contexts.parse()?;
+        find_token(&toml::Value::Table(contexts)).context("the command line is not logged in")
+    }
+
+    /// The plane's `/metrics`, line by line.
+    pub fn metrics(&self) -> anyhow::Result<Vec<String>> {
+        let text = http::text_as(&format!("{}/metrics", self.ready.plain_http), &self.token()?)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The events of one kind, the newest first.
+    pub fn events(&self, kind: &str) -> anyhow::Result<Vec<Value>> {
+        let events = self.api("events?limit=1000")?;
+        let of_kind = |event: &&Value| event["kind"] == kind;
+        Ok(events.as_array().context("no list of events")?.iter().filter(of_kind).cloned().collect())
     }
 
     /// Runs `muster …` and gives back what it printed.
