@@ -121,13 +121,19 @@ pub fn decide(state: State, observed: &Observed, now_ms: UnixMs) -> Decision {
     happened.extend(silence_news(&before, &liveness, observed));
 
     let mut inputs = Inputs {
-        devices: observed.devices.iter().map(|(id, seen)| (id.clone(), device(id, seen, &sight, &liveness, now_ms))).collect(),
+        devices: observed
+            .devices
+            .iter()
+            .map(|(id, seen)| (id.clone(), device(id, seen, &sight, &liveness, now_ms)))
+            .collect(),
         deployments: observed.deployments.iter().map(|(name, spec)| (name.clone(), wanted(spec))).collect(),
         bundles: observed.bundles.clone(),
         previous: placements,
         relieved: relieved(&notes),
     };
-    let rollouts = step_rollouts(rollouts, observed, &mut inputs, &liveness, now_ms, &mut happened);
+    let look =
+        Look { now_ms, frozen: is_frozen(&liveness), lapsed_ms: lapsed_ms(&before, &liveness, observed, now_ms) };
+    let rollouts = step_rollouts(rollouts, observed, &mut inputs, look, &mut happened);
     let plan = plan(&inputs);
     happened.extend(moves(&inputs, &plan, &notes));
     let notes = note(&plan, &notes, now_ms);
@@ -149,7 +155,10 @@ fn sight(observed: &Observed) -> Sight {
     let seen = |(id, seen): (&DeviceId, &DeviceSeen)| {
         // One that never reported holds nothing that could be lost.
         seen.reported.as_ref()?;
-        let site = labels(seen).iter().find(|(key, _)| key.as_str() == crate::fleet::SITE_LABEL).map(|(_, site)| site.to_string());
+        let site = labels(seen)
+            .iter()
+            .find(|(key, _)| key.as_str() == crate::fleet::SITE_LABEL)
+            .map(|(_, site)| site.to_string());
         Some((id.clone(), Seen { connected_ms: seen.connected_ms, site }))
     };
     let moves = |spec: &&Spec| spec.on_device_loss == OnDeviceLoss::Move;
@@ -172,7 +181,9 @@ fn labels(seen: &DeviceSeen) -> Labels {
 
 fn device(id: &DeviceId, seen: &DeviceSeen, sight: &Sight, liveness: &Liveness, now_ms: UnixMs) -> Device {
     let Some(reported) = &seen.reported else {
-        let presence = seen.connected_ms.map_or(Presence::default(), |since| Presence::Up { for_ms: now_ms.saturating_sub(since) });
+        let presence = seen
+            .connected_ms
+            .map_or(Presence::default(), |since| Presence::Up { for_ms: now_ms.saturating_sub(since) });
         return Device { labels: labels(seen), presence, schedule: seen.schedule, ..Device::default() };
     };
     let refused = reported.refusals.iter().map(|refusal| {
@@ -230,16 +241,34 @@ fn relieved(notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>) -> BTree
     notes.iter().flat_map(of).collect()
 }
 
+/// When rollouts look, and what of the time since the last look counts.
+#[derive(Clone, Copy)]
+struct Look {
+    now_ms: UnixMs,
+    frozen: bool,
+    lapsed_ms: u64,
+}
+
+/// How much of the time since the last look counts for no device: all of it while something is frozen,
+/// else that in which we heard nobody.
+fn lapsed_ms(before: &Liveness, after: &Liveness, observed: &Observed, now_ms: UnixMs) -> u64 {
+    let since_ms = match observed.hearing_since_ms {
+        _ if is_frozen(before) || is_frozen(after) => now_ms,
+        Some(since_ms) => since_ms.min(now_ms),
+        None => now_ms,
+    };
+    since_ms.saturating_sub(before.looked_ms)
+}
+
 /// Lets every deployment's rollout look at its devices, and notes in the inputs what each is to have.
 fn step_rollouts(
     mut held: BTreeMap<DeploymentName, Rollout>,
     observed: &Observed,
     inputs: &mut Inputs,
-    liveness: &Liveness,
-    now_ms: UnixMs,
+    look: Look,
     happened: &mut Vec<Event>,
 ) -> BTreeMap<DeploymentName, Rollout> {
-    let frozen = is_frozen(liveness);
+    let Look { now_ms, frozen, lapsed_ms } = look;
     let mut rollouts = BTreeMap::new();
     for (name, spec) in &observed.deployments {
         let Some(wanted) = inputs.deployments.get(name) else { continue };
@@ -256,7 +285,7 @@ fn step_rollouts(
             let device = inputs.devices.get(id)?;
             Some((id, (device, device.is_lost_for(wanted))))
         });
-        let view = View { name, resolved, policy: &policy(spec), holders: holders.collect(), frozen };
+        let view = View { name, resolved, policy: &policy(spec), holders: holders.collect(), frozen, lapsed_ms };
         let (rollout, news) = Rollout::step(held.remove(name), &view, now_ms);
         happened.extend(news.into_iter().map(|news| rollout_news(name, news)));
         let releases = rollout.as_ref().map(Rollout::releases);
@@ -307,7 +336,9 @@ fn moves(inputs: &Inputs, plan: &Plan, notes: &BTreeMap<DeviceId, BTreeMap<Deplo
     for (id, notes) in notes {
         for (name, note) in notes {
             let gone = plan.slots.get(id).is_none_or(|slots| !slots.contains_key(name));
-            let Some(reason) = note.leaving.as_ref().filter(|_| gone && inputs.deployments.contains_key(name)) else { continue };
+            let Some(reason) = note.leaving.as_ref().filter(|_| gone && inputs.deployments.contains_key(name)) else {
+                continue;
+            };
             let text = format!("a replica of {name} left {id}: {reason}");
             let (deployment, device) = (Some(name.clone()), Some(id.clone()));
             moved.push(Event { kind: Happening::ReplicaMoved, deployment, device, text });
@@ -347,3 +378,6 @@ fn next_look(observed: &Observed, liveness: &Liveness, rollouts: &BTreeMap<Deplo
     let silence = observed.hearing_since_ms.and_then(|_| liveness.next_deadline_ms(&graces));
     rollouts.iter().filter_map(deadline).chain(silence).min()
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,7 +258,11 @@ impl fmt::Display for Choice {
             ),
             Self::Fastest { candidates, latency_us, free_permille } => {
                 let ms = *latency_us as f64 / 1000.0;
-                write!(f, "of {candidates} devices the fastest with much room: {ms:.2} ms for a prediction, {}% stays free", free_permille / 10)
+                write!(
+                    f,
+                    "of {candidates} devices the fastest with much room: {ms:.2} ms for a prediction, {}% stays free",
+                    free_permille / 10
+                )
             }
             Self::Relieves { from, before_permille, after_permille } => write!(
                 f,

@@ -188,6 +188,19 @@ impl Releases {
             _ => &self.target,
         }
     }
+
+    /// What a replica may come to need: the most that one of its releases is granted.
+    pub fn room(&self) -> Resources {
+        let target = self.target.resources;
+        let previous = match (&self.granted, &self.previous) {
+            (Granted::Only(_), Some(previous)) => previous.resources,
+            _ => target,
+        };
+        Resources {
+            cpu_milli: target.cpu_milli.max(previous.cpu_milli),
+            memory_bytes: target.memory_bytes.max(previous.memory_bytes),
+        }
+    }
 }
 
 /// One deployment: what an operator wants.
@@ -256,25 +269,47 @@ impl Inputs {
         match wanted.replicas {
             Replicas::Count(count) => count,
             Replicas::EveryDevice => {
-                let matching = self.devices.values().filter(|device| wanted.selector.matches(&device.labels)).count();
-                matching.try_into().unwrap_or(u32::MAX)
+                // One that is being emptied is not to have one: it would never become empty.
+                let takes =
+                    |device: &&Device| wanted.selector.matches(&device.labels) && device.schedule != Schedule::Draining;
+                self.devices.values().filter(takes).count().try_into().unwrap_or(u32::MAX)
             }
         }
     }
+}
 
-    /// What a bundle was measured to need on a device: there, else on the like of it, else anywhere.
-    pub fn measured(&self, on: &Device, manifest: Digest) -> Option<Measured> {
-        let of = |device: &Device| {
-            let reports = device.slots.values().filter(|report| report.running == Some(manifest));
-            reports.filter_map(|report| report.measured).next()
+/// What bundles were measured to need, gathered once for a whole plan.
+#[derive(Debug, Clone, Default)]
+pub struct Measurements<'a> {
+    on_device: BTreeMap<(Digest, &'a DeviceId), Measured>,
+    on_like: BTreeMap<(Digest, &'a str, Option<&'a str>), Measured>,
+    anywhere: BTreeMap<Digest, Measured>,
+}
+
+impl<'a> Measurements<'a> {
+    /// What the devices report.
+    pub fn of(devices: &'a BTreeMap<DeviceId, Device>) -> Self {
+        let mut all = Self::default();
+        for (id, device) in devices {
+            for report in device.slots.values() {
+                let (Some(manifest), Some(measured)) = (report.running, report.measured) else { continue };
+                all.on_device.entry((manifest, id)).or_insert(measured);
+                all.anywhere.entry(manifest).or_insert(measured);
+                if let Some(machine) = &device.machine {
+                    all.on_like.entry((manifest, &machine.arch, machine.cpu_model.as_deref())).or_insert(measured);
+                }
+            }
+        }
+        all
+    }
+
+    /// What a bundle needs on a device: as measured there, else on the like of it, else anywhere.
+    pub fn on(&self, id: &DeviceId, machine: Option<&Machine>, manifest: Digest) -> Option<Measured> {
+        let like = |machine: &Machine| {
+            self.on_like.get(&(manifest, machine.arch.as_str(), machine.cpu_model.as_deref())).copied()
         };
-        let like = |device: &&Device| match (&device.machine, &on.machine) {
-            (Some(theirs), Some(ours)) => theirs.arch == ours.arch && theirs.cpu_model == ours.cpu_model,
-            _ => false,
-        };
-        let own = of(on);
-        own.or_else(|| self.devices.values().filter(like).find_map(of))
-            .or_else(|| self.devices.values().find_map(of))
+        let own = self.on_device.get(&(manifest, id)).copied();
+        own.or_else(|| machine.and_then(like)).or_else(|| self.anywhere.get(&manifest).copied())
     }
 }
 
@@ -294,9 +329,21 @@ impl Device {
         }
     }
 
+    /// Why it will not try a release, if it has proven it bad.
+    pub fn why_refused(&self, release: &Release) -> Option<&str> {
+        let refused = self.refused.get(&release.manifest).filter(|refused| refused.holds_against(release))?;
+        Some(&refused.reason)
+    }
+
     /// Whether its worker of this deployment answers, with whatever version.
     pub fn serves(&self, deployment: &DeploymentName) -> bool {
         self.is_up() && self.slots.get(deployment).is_some_and(|report| report.running.is_some())
+    }
+
+    /// Whether its worker answered when it last reported. A device that is silent for a moment still
+    /// counts; one that is lost does not keep its replica.
+    pub fn answered(&self, deployment: &DeploymentName) -> bool {
+        self.slots.get(deployment).is_some_and(|report| report.running.is_some())
     }
 
     /// Whether it answers with this very bundle.

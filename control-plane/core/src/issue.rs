@@ -78,8 +78,7 @@ fn stands(held: &Issued, need: Need<'_>) -> bool {
         Some((None, nonce)) => held.nonce == Some(nonce),
         // What it holds must be older, or the same.
         Some((Some(theirs), _)) => {
-            theirs.generation < held.generation
-                || theirs.generation == held.generation && theirs.digest == held.digest
+            theirs.generation < held.generation || theirs.generation == held.generation && theirs.digest == held.digest
         }
         None => true,
     };

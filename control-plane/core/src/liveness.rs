@@ -261,9 +261,7 @@ mod tests {
         for (at_ms, states) in looks {
             liveness = liveness.step(&sight(states, Some(0)), *at_ms);
         }
-        let is_lost = |number: &usize| {
-            matches!(liveness.presence(&id(*number), None, 0), Presence::Silent { for_ms, frozen: false } if for_ms >= GRACE_MS)
-        };
+        let is_lost = |number: &usize| matches!(liveness.presence(&id(*number), None, 0), Presence::Silent { for_ms, frozen: false } if for_ms >= GRACE_MS);
         let devices = looks.last().map_or(0, |(_, states)| states.len());
         let found: Vec<usize> = (1..=devices).filter(|number| is_lost(number)).collect();
         assert_eq!((found, !liveness.freezes.is_empty()), (lost.to_vec(), frozen), "{looks:?} {liveness:?}");
@@ -336,9 +334,16 @@ mod tests {
     fn a_site_freezes_by_itself() {
         let seen = |site: &str, up: bool| Seen { connected_ms: up.then_some(0), site: Some(site.to_owned()) };
         let devices = |north: bool| -> BTreeMap<DeviceId, Seen> {
-            (1..=10).map(|number| (id(number), if number <= 3 { seen("north", north) } else { seen("south", true) })).collect()
+            (1..=10)
+                .map(|number| (id(number), if number <= 3 { seen("north", north) } else { seen("south", true) }))
+                .collect()
         };
-        let sight = |north: bool| Sight { devices: devices(north), hearing_since_ms: Some(0), together_ms: GRACE_MS, first_ms: GRACE_MS };
+        let sight = |north: bool| Sight {
+            devices: devices(north),
+            hearing_since_ms: Some(0),
+            together_ms: GRACE_MS,
+            first_ms: GRACE_MS,
+        };
         let liveness = Liveness::default().step(&sight(true), 0).step(&sight(false), 1_000).step(&sight(false), 90_000);
         assert_eq!(liveness.freezes.keys().collect::<Vec<_>>(), [&Group::Site("north".to_owned())]);
         let json = serde_json::to_string(&liveness).expect("JSON");

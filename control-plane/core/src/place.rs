@@ -1,19 +1,29 @@
 //! Which device takes one replica: filter with reasons, then score, then the name decides.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use muster_shared::api::fleet::Schedule;
-use muster_shared::desired::SlotSpec;
+use muster_shared::desired::{Resources, SlotSpec};
 use muster_shared::id::VariantName;
 use muster_shared::limits::SLOTS_MAX;
 use muster_shared::{DeploymentName, DeviceId};
 
 use crate::explain::{Choice, Reason};
-use crate::fleet::{Bundle, Device, Inputs, Machine, Presence, Release, Slots, Wanted};
+use crate::fleet::{Bundle, Device, Inputs, Machine, Measurements, Presence, Release, Slots, Wanted};
+use crate::plan::Plan;
 
 /// Devices whose room differs by less than this, in thousandths, have the same room.
 const ROOM_STEP_PERMILLE: u32 = 100;
+
+/// What a plan follows from, and what is worked out of it once.
+#[derive(Debug, Clone)]
+pub struct Scene<'a> {
+    /// What it follows from.
+    pub inputs: &'a Inputs,
+    /// What bundles need.
+    pub measured: Measurements<'a>,
+}
 
 /// One deployment, and one of its releases.
 #[derive(Debug, Clone, Copy)]
@@ -26,22 +36,25 @@ pub struct Request<'a> {
     pub release: &'a Release,
     /// The release's bundle.
     pub bundle: &'a Bundle,
+    /// What must be free for it at a new place: during a change also what it is on its way to, or it
+    /// would soon have to leave again.
+    pub room: Resources,
 }
 
 /// Finds the device that takes one more replica, or says why none does.
 pub fn best_device(
-    inputs: &Inputs,
-    taken: &BTreeMap<DeviceId, Slots>,
+    scene: &Scene<'_>,
+    plan: &Plan,
     request: Request<'_>,
 ) -> Result<(DeviceId, SlotSpec, Choice), Vec<Reason>> {
-    let matching = matching_devices(inputs, request.wanted)?;
-    let sites = Sites::of(inputs, taken, request);
+    let matching = matching_devices(scene.inputs, request.wanted)?;
+    let sites = Sites::of(scene.inputs, plan, request);
     let mut reasons = Vec::new();
     let mut fitting = Vec::new();
     for (id, device) in matching {
-        match check_new(inputs, id, device, taken.get(id), request) {
+        match check_new(scene, id, device, plan.slots.get(id), request) {
             Ok(Some((slot, free_permille))) => {
-                let measured = inputs.measured(device, request.release.manifest);
+                let measured = scene.measured.on(id, device.machine.as_ref(), request.release.manifest);
                 let score = Score {
                     same_site: sites.replicas(device),
                     free_permille,
@@ -57,8 +70,10 @@ pub fn best_device(
     // The first of the best by name: an equal fleet gives an equal plan.
     fitting.sort_by_key(|(score, id, _)| (score.key(), *id));
     let second = fitting.get(1).map(|(score, ..)| *score);
+    let fewest = fitting.first().map(|(score, ..)| score.same_site);
+    let elsewhere = fitting.iter().map(|(score, ..)| score.same_site).find(|site| Some(*site) > fewest);
     match fitting.into_iter().next() {
-        Some((score, id, slot)) => Ok((id.clone(), slot, score.choice(candidates, second))),
+        Some((score, id, slot)) => Ok((id.clone(), slot, score.choice(candidates, elsewhere, second))),
         None if reasons.is_empty() => Err(vec![Reason::OneEach]),
         None => Err(reasons),
     }
@@ -80,12 +95,13 @@ impl Score {
         (self.same_site, Reverse(self.free_permille / ROOM_STEP_PERMILLE), self.latency_us.unwrap_or(0))
     }
 
-    fn choice(&self, candidates: usize, second: Option<Self>) -> Choice {
+    /// `elsewhere`: the replicas at the next best site, if another one has more; `second`: the next best device.
+    fn choice(&self, candidates: usize, elsewhere: Option<usize>, second: Option<Self>) -> Choice {
         let free_permille = self.free_permille;
+        if let Some(elsewhere) = elsewhere {
+            return Choice::Spread { candidates, same_site: self.same_site, elsewhere };
+        }
         match second {
-            Some(second) if second.same_site > self.same_site => {
-                Choice::Spread { candidates, same_site: self.same_site, elsewhere: second.same_site }
-            }
             Some(second) if second.key().1 == self.key().1 && second.latency_us > self.latency_us => {
                 Choice::Fastest { candidates, latency_us: self.latency_us.unwrap_or(0), free_permille }
             }
@@ -94,49 +110,44 @@ impl Score {
     }
 }
 
-/// How many replicas of a deployment are at each site.
-struct Sites(BTreeMap<Option<String>, usize>);
+/// How many replicas of a deployment stay at each site.
+struct Sites<'a>(BTreeMap<Option<&'a str>, usize>);
 
-impl Sites {
-    fn of(inputs: &Inputs, taken: &BTreeMap<DeviceId, Slots>, request: Request<'_>) -> Self {
+impl<'a> Sites<'a> {
+    fn of(inputs: &'a Inputs, plan: &Plan, request: Request<'_>) -> Self {
         let mut counts = BTreeMap::new();
-        for (id, _) in taken.iter().filter(|(_, slots)| slots.contains_key(request.name)) {
-            if let Some(device) = inputs.devices.get(id).filter(|device| !device.is_lost_for(request.wanted)) {
-                *counts.entry(device.site().map(str::to_owned)).or_default() += 1;
+        for (id, _) in plan.slots.iter().filter(|(_, slots)| slots.contains_key(request.name)) {
+            // What replaces one that leaves may well come to the same site.
+            if let Some(device) = inputs.devices.get(id).filter(|_| !plan.leaves(request.name, id)) {
+                *counts.entry(device.site()).or_default() += 1;
             }
         }
         Self(counts)
     }
 
     fn replicas(&self, device: &Device) -> usize {
-        self.0.get(&device.site().map(str::to_owned)).copied().unwrap_or(0)
+        self.0.get(&device.site()).copied().unwrap_or(0)
     }
 }
 
-/// Why a device that holds a replica may not keep it, if it may not: it must still match, must not be
-/// lost, drained or have proven the release bad, and must have room beside what is kept there.
-pub fn why_leave(
+/// Why a device cannot have the slot that a replica on it is to have, if it cannot: it must not have
+/// proven the release bad, and must have room beside what is kept there.
+pub fn why_unfit(
     id: &DeviceId,
     device: &Device,
     kept: &Slots,
     slot: Option<&SlotSpec>,
     release: &Release,
-    wanted: &Wanted,
 ) -> Option<Reason> {
-    if !wanted.selector.matches(&device.labels) {
-        return Some(Reason::NoLongerMatches(id.clone()));
-    }
-    if device.schedule == Schedule::Draining {
-        return Some(Reason::Draining(id.clone()));
-    }
-    if device.is_lost_for(wanted) {
-        return Some(Reason::Lost(id.clone()));
-    }
-    if let Some(refused) = device.refused.get(&release.manifest).filter(|refused| refused.holds_against(release)) {
-        let reason = refused.reason.clone();
-        return Some(Reason::Refused { device: id.clone(), version: release.version, reason });
+    if let Some(reason) = proven_bad(id, device, release) {
+        return Some(reason);
     }
     let Some(slot) = slot else { return Some(Reason::NoEngine(id.clone())) };
+    why_no_room(id, device, kept, slot)
+}
+
+/// Why a device cannot hold a slot beside what is kept there, if it cannot.
+pub fn why_no_room(id: &DeviceId, device: &Device, kept: &Slots, slot: &SlotSpec) -> Option<Reason> {
     if !is_free_name(kept, slot) {
         return Some(Reason::NameTaken { device: id.clone(), served: slot.served_name().clone() });
     }
@@ -147,10 +158,20 @@ pub fn why_leave(
     lacks(machine, kept, slot, slot.resources.memory_bytes).map(|lack| lack.reason(id, slot, machine))
 }
 
-/// Whether a slot that leaves may stay beside what is kept until another one serves.
-pub fn may_linger(device: &Device, kept: &Slots, slot: &SlotSpec) -> bool {
-    let fits = |machine: &Machine| lacks(machine, kept, slot, slot.resources.memory_bytes).is_none();
-    is_free_name(kept, slot) && kept.len() < SLOTS_MAX && device.machine.as_ref().is_none_or(fits)
+/// Why no replica of a deployment is to stay on a device, whatever it runs.
+pub fn why_leave(id: &DeviceId, device: &Device, wanted: &Wanted) -> Option<Reason> {
+    if !wanted.selector.matches(&device.labels) {
+        return Some(Reason::NoLongerMatches(id.clone()));
+    }
+    if device.schedule == Schedule::Draining {
+        return Some(Reason::Draining(id.clone()));
+    }
+    device.is_lost_for(wanted).then(|| Reason::Lost(id.clone()))
+}
+
+fn proven_bad(id: &DeviceId, device: &Device, release: &Release) -> Option<Reason> {
+    let reason = device.why_refused(release)?.to_owned();
+    Some(Reason::Refused { device: id.clone(), version: release.version, reason })
 }
 
 /// The slot that serves this request; nothing if the machine reads none of the variants. A machine
@@ -214,7 +235,7 @@ fn silent(id: &DeviceId, device: &Device) -> Reason {
 /// Whether a matching device can take a new replica: the slot and what stays free. Nothing where it
 /// holds one already.
 fn check_new(
-    inputs: &Inputs,
+    scene: &Scene<'_>,
     id: &DeviceId,
     device: &Device,
     taken: Option<&Slots>,
@@ -230,9 +251,8 @@ fn check_new(
     }
     let Some(machine) = &device.machine else { return Err(Reason::NotReported(id.clone())) };
     let release = request.release;
-    if let Some(refused) = device.refused.get(&release.manifest).filter(|refused| refused.holds_against(release)) {
-        let reason = refused.reason.clone();
-        return Err(Reason::Refused { device: id.clone(), version: release.version, reason });
+    if let Some(reason) = proven_bad(id, device, release) {
+        return Err(reason);
     }
     let slot = slot(request, Some(machine)).ok_or_else(|| Reason::NoEngine(id.clone()))?;
     if taken.len() >= SLOTS_MAX {
@@ -242,10 +262,12 @@ fn check_new(
         return Err(Reason::NameTaken { device: id.clone(), served: slot.served_name().clone() });
     }
     // A model takes what it was measured to take, also where that is more than its grant.
-    let measured = inputs.measured(device, release.manifest).map_or(0, |measured| measured.memory_peak_bytes);
-    let needed_bytes = slot.resources.memory_bytes.max(measured);
-    match lacks(machine, taken, &slot, needed_bytes) {
-        Some(lack) => Err(lack.reason(id, &slot, machine)),
+    let measured =
+        scene.measured.on(id, Some(machine), release.manifest).map_or(0, |measured| measured.memory_peak_bytes);
+    let roomy = SlotSpec { resources: request.room, ..slot.clone() };
+    let needed_bytes = request.room.memory_bytes.max(measured);
+    match lacks(machine, taken, &roomy, needed_bytes) {
+        Some(lack) => Err(lack.reason(id, &roomy, machine)),
         None => {
             let free = free_permille(machine, taken, Some(&slot));
             Ok(Some((slot, free)))
@@ -255,8 +277,7 @@ fn check_new(
 
 /// Doors find a model by name, so a device has each name once.
 fn is_free_name(taken: &Slots, slot: &SlotSpec) -> bool {
-    let names: BTreeSet<_> = taken.values().map(SlotSpec::served_name).collect();
-    !names.contains(slot.served_name())
+    taken.values().all(|other| other.served_name() != slot.served_name())
 }
 
 enum Lack {
@@ -299,21 +320,15 @@ pub fn free(machine: &Machine, taken: &Slots) -> (u32, u64) {
 /// What stays free of the scarcer resource, with one more slot, in thousandths.
 pub fn free_permille(machine: &Machine, taken: &Slots, more: Option<&SlotSpec>) -> u32 {
     let (free_milli, free_bytes) = free(machine, taken);
-    let (cpu_milli, memory_bytes) =
-        more.map_or((0, 0), |slot| (slot.resources.cpu_milli, slot.resources.memory_bytes));
+    let (cpu_milli, memory_bytes) = more.map_or((0, 0), |slot| (slot.resources.cpu_milli, slot.resources.memory_bytes));
     let permille = |free: u128, all: u128| (free * 1000).checked_div(all).unwrap_or(0).try_into().unwrap_or(u32::MAX);
     let cpu = u128::from(free_milli.saturating_sub(cpu_milli));
     let memory = u128::from(free_bytes.saturating_sub(memory_bytes));
     permille(cpu, machine.cpu_milli.into()).min(permille(memory, machine.memory_bytes.into()))
 }
 
-/// Whether one replica more would be allowed on a device, for a move: the slot.
-pub fn fits_new(
-    inputs: &Inputs,
-    id: &DeviceId,
-    taken: &BTreeMap<DeviceId, Slots>,
-    request: Request<'_>,
-) -> Option<SlotSpec> {
-    let device = inputs.devices.get(id).filter(|device| request.wanted.selector.matches(&device.labels))?;
-    check_new(inputs, id, device, taken.get(id), request).ok().flatten().map(|(slot, _)| slot)
+/// The slot of one replica more on a device, if it may have one: for a move.
+pub fn fits_new(scene: &Scene<'_>, id: &DeviceId, plan: &Plan, request: Request<'_>) -> Option<SlotSpec> {
+    let device = scene.inputs.devices.get(id).filter(|device| request.wanted.selector.matches(&device.labels))?;
+    check_new(scene, id, device, plan.slots.get(id), request).ok().flatten().map(|(slot, _)| slot)
 }

@@ -13,8 +13,8 @@ use muster_shared::desired::SlotSpec;
 use muster_shared::{DeploymentName, DeviceId, Version};
 
 use crate::explain::{Choice, Reason, Waiting};
-use crate::fleet::{Inputs, Slots, Wanted};
-use crate::place::{self, Request};
+use crate::fleet::{Granted, Inputs, Measurements, Slots, Wanted};
+use crate::place::{self, Request, Scene};
 use crate::rebalance;
 
 /// What is to be, and why.
@@ -36,6 +36,7 @@ pub struct Plan {
 
 /// Plans. Equal inputs give equal plans; a plan that is given back as `previous` is kept.
 pub fn plan(inputs: &Inputs) -> Plan {
+    let scene = Scene { inputs, measured: Measurements::of(&inputs.devices) };
     let mut plan = Plan::default();
     let mut leaving = Vec::new();
     for (name, wanted) in &inputs.deployments {
@@ -45,21 +46,29 @@ pub fn plan(inputs: &Inputs) -> Plan {
         linger(inputs, leaver, &mut plan);
     }
     for (name, wanted) in &inputs.deployments {
-        place_missing(inputs, name, wanted, &mut plan);
+        place_missing(&scene, name, wanted, &mut plan);
     }
-    rebalance::improve(inputs, &mut plan);
+    rebalance::improve(&scene, &mut plan);
     for (name, wanted) in &inputs.deployments {
-        explain_waiting(inputs, name, wanted, &mut plan);
+        explain_waiting(&scene, name, wanted, &mut plan);
     }
     mark_swaps(inputs, &mut plan);
     plan
+}
+
+impl Plan {
+    /// Whether a replica goes as soon as another one serves in its place.
+    pub fn leaves(&self, name: &DeploymentName, device: &DeviceId) -> bool {
+        !self.leaving.is_empty() && self.leaving.contains_key(&(name.clone(), device.clone()))
+    }
 }
 
 /// A replica that may not stay where it is.
 struct Leaver<'a> {
     name: &'a DeploymentName,
     device: &'a DeviceId,
-    slot: &'a SlotSpec,
+    /// What it may have meanwhile, best first.
+    slots: Vec<SlotSpec>,
     reason: Reason,
 }
 
@@ -73,36 +82,35 @@ fn keep_places<'a>(inputs: &'a Inputs, name: &'a DeploymentName, wanted: &Wanted
     }
     let mut kept = 0;
     let mut leaving = Vec::new();
-    let places = held_places(inputs, name, wanted);
-    let relieved = |id: &DeviceId| inputs.relieved.contains(&(name.clone(), id.clone()));
-    // A move for a gain is only for a gain: if its other end is gone, the replica stays.
-    let others = places.iter().filter(|(id, _)| !relieved(id)).count();
-    for (id, held) in places {
+    for (id, held) in held_places(inputs, name, wanted) {
         let Some(device) = inputs.devices.get(id) else { continue };
         let none = Slots::new();
         let slots = plan.slots.get(id).unwrap_or(&none);
-        let (slot, reason) = match request(inputs, name, wanted, id) {
+        let (slot, unfit) = match request(inputs, name, wanted, id) {
             Some(request) => {
                 let slot = place::slot(request, device.machine.as_ref());
                 // One that grows must leave room for those that are here, too.
                 let grows = slot.as_ref().is_some_and(|slot| slot.resources != held.resources);
                 let beside = if grows { beside(inputs, id, name, slots) } else { slots.clone() };
-                let reason = place::why_leave(id, device, &beside, slot.as_ref(), request.release, wanted);
-                (slot, reason)
+                let unfit = place::why_unfit(id, device, &beside, slot.as_ref(), request.release);
+                (slot, unfit)
             }
             // Without a bundle for what is wanted now, what runs goes on as it is.
-            None => (Some(held.clone()), None),
+            None => (Some(held.clone()), place::why_no_room(id, device, slots, held)),
         };
-        let reason = reason.or_else(|| {
-            (relieved(id) && others >= replicas as usize).then(|| Reason::Crowded(id.clone()))
-        });
-        match (slot, reason) {
-            (_, Some(reason)) => leaving.push(Leaver { name, device: id, slot: held, reason }),
-            (Some(slot), None) if kept < replicas => {
-                let choice = Choice::Kept;
-                put(plan, id, slot, choice);
+        // What leaves for another cause than what it is to run keeps up with the others meanwhile.
+        let fitting = slot.filter(|_| unfit.is_none());
+        let mut meanwhile: Vec<SlotSpec> = fitting.clone().into_iter().collect();
+        meanwhile.push(held.clone());
+        let leaver = |reason| Leaver { name, device: id, slots: meanwhile, reason };
+        let is_relieved = inputs.relieved.contains(&(name.clone(), id.clone()));
+        match (place::why_leave(id, device, wanted).or(unfit), fitting) {
+            (Some(reason), _) => leaving.push(leaver(reason)),
+            (None, Some(slot)) if kept < replicas => {
+                put(plan, id, slot, Choice::Kept);
                 kept += 1;
             }
+            (None, _) if is_relieved => leaving.push(leaver(Reason::Crowded(id.clone()))),
             // One too many, or nothing to run there.
             _ => {}
         }
@@ -119,12 +127,9 @@ fn beside(inputs: &Inputs, id: &DeviceId, name: &DeploymentName, kept: &Slots) -
 }
 
 /// Where a deployment was placed before. Those that serve come first, then those that are fit for
-/// something new, so that they stay when fewer replicas are wanted.
-fn held_places<'a>(
-    inputs: &'a Inputs,
-    name: &DeploymentName,
-    wanted: &Wanted,
-) -> Vec<(&'a DeviceId, &'a SlotSpec)> {
+/// something new, so that they stay when fewer replicas are wanted. Those that were to go for a gain
+/// come last: they stay only where the other end of their move is gone.
+fn held_places<'a>(inputs: &'a Inputs, name: &DeploymentName, wanted: &Wanted) -> Vec<(&'a DeviceId, &'a SlotSpec)> {
     let held = |(id, slots): (&'a DeviceId, &'a Slots)| slots.get(name).map(|slot| (id, slot));
     let mut places: Vec<_> = inputs.previous.iter().filter_map(held).collect();
     places.sort_by_cached_key(|(id, _)| {
@@ -133,42 +138,45 @@ fn held_places<'a>(
         let as_wanted = device.zip(wanted.releases.as_ref());
         let as_wanted = as_wanted.is_some_and(|(device, releases)| device.serves_release(name, releases.of(id)));
         let serves = device.is_some_and(|device| device.serves(name));
-        (!(open && serves), !open, !as_wanted, (*id).clone())
+        let relieved = inputs.relieved.contains(&(name.clone(), (*id).clone()));
+        (relieved, !(open && serves), !serves, !open, !as_wanted, (*id).clone())
     });
     places
 }
 
-/// Keeps a leaving replica as long as fewer serve elsewhere than are wanted: what replaces it is made
+/// Keeps a leaving replica as long as fewer answer elsewhere than are wanted: what replaces it is made
 /// before it is broken.
 fn linger(inputs: &Inputs, leaver: Leaver<'_>, plan: &mut Plan) {
-    let Leaver { name, device: id, slot, reason } = leaver;
+    let Leaver { name, device: id, slots, reason } = leaver;
     let Some(wanted) = inputs.deployments.get(name) else { return };
     let (Some(device), Some(replicas)) = (inputs.devices.get(id), plan.wanted.get(name).copied()) else { return };
-    let serving = plan.slots.iter().filter(|(at, slots)| {
-        let leaves = plan.leaving.contains_key(&(name.clone(), (*at).clone()));
-        let serves = inputs.devices.get(*at).is_some_and(|device| device.serves(name));
-        slots.contains_key(name) && (serves || leaves)
+    let answering = plan.slots.iter().filter(|(at, slots)| {
+        let answered = inputs.devices.get(*at).is_some_and(|device| device.answered(name));
+        slots.contains_key(name) && (answered || plan.leaves(name, at))
     });
+    let needed = answering.count() < replicas as usize;
+    if !needed || !wanted.selector.matches(&device.labels) {
+        return;
+    }
     let none = Slots::new();
     let kept = plan.slots.get(id).unwrap_or(&none);
-    let needed = serving.count() < replicas as usize;
-    if needed && wanted.selector.matches(&device.labels) && place::may_linger(device, kept, slot) {
+    if let Some(slot) = slots.into_iter().find(|slot| place::why_no_room(id, device, kept, slot).is_none()) {
         plan.leaving.insert((name.clone(), id.clone()), reason);
-        put(plan, id, slot.clone(), Choice::Kept);
+        put(plan, id, slot, Choice::Kept);
     }
 }
 
 /// Places the replicas that have no place, as far as there is room.
-fn place_missing(inputs: &Inputs, name: &DeploymentName, wanted: &Wanted, plan: &mut Plan) {
+fn place_missing(scene: &Scene<'_>, name: &DeploymentName, wanted: &Wanted, plan: &mut Plan) {
     for _ in 0..missing(name, plan) {
-        let Ok((id, slot, choice)) = best_place(inputs, name, wanted, plan) else { return };
+        let Ok((id, slot, choice)) = best_place(scene, name, wanted, plan) else { return };
         put(plan, &id, slot, choice);
     }
 }
 
 /// The best device for one more replica. During a rollout it begins with what the others have.
 fn best_place(
-    inputs: &Inputs,
+    scene: &Scene<'_>,
     name: &DeploymentName,
     wanted: &Wanted,
     plan: &Plan,
@@ -179,22 +187,22 @@ fn best_place(
         return Err(vec![Reason::Closed { version: releases.target.version, reason: reason.clone() }]);
     }
     let release = match (&releases.granted, &releases.previous) {
-        (crate::fleet::Granted::Only(_), Some(previous)) => previous,
+        (Granted::Only(_), Some(previous)) => previous,
         _ => &releases.target,
     };
-    let bundle = inputs.bundle(release).ok_or_else(no_bundle)?;
-    place::best_device(inputs, &plan.slots, Request { name, wanted, release, bundle })
+    let bundle = scene.inputs.bundle(release).ok_or_else(no_bundle)?;
+    place::best_device(scene, plan, Request { name, wanted, release, bundle, room: releases.room() })
 }
 
 /// Says what the replicas without a place wait for, in view of the whole plan.
-fn explain_waiting(inputs: &Inputs, name: &DeploymentName, wanted: &Wanted, plan: &mut Plan) {
+fn explain_waiting(scene: &Scene<'_>, name: &DeploymentName, wanted: &Wanted, plan: &mut Plan) {
     let (missing, replicas) = (missing(name, plan), plan.wanted.get(name).copied().unwrap_or(0));
-    let unresolved = crate::fleet::resolve(&inputs.bundles, &wanted.model, wanted.version).is_none();
+    let unresolved = crate::fleet::resolve(&scene.inputs.bundles, &wanted.model, wanted.version).is_none();
     let reasons = if unresolved && replicas > 0 {
         // Said also when all replicas run something older: this is what the new version waits for.
         vec![Reason::NoBundle { model: wanted.model.clone(), version: wanted.version }]
     } else if missing > 0 {
-        match best_place(inputs, name, wanted, plan) {
+        match best_place(scene, name, wanted, plan) {
             Err(reasons) => self::with_leaving(name, plan, reasons),
             // It is placed in the next plan.
             Ok(_) => return,
@@ -217,9 +225,7 @@ fn with_leaving(name: &DeploymentName, plan: &Plan, reasons: Vec<Reason>) -> Vec
 /// How many replicas have no place that they may keep.
 fn missing(name: &DeploymentName, plan: &Plan) -> u32 {
     let wanted = plan.wanted.get(name).copied().unwrap_or(0);
-    let stays = |(id, slots): &(&DeviceId, &Slots)| {
-        slots.contains_key(name) && !plan.leaving.contains_key(&(name.clone(), (*id).clone()))
-    };
+    let stays = |(id, slots): &(&DeviceId, &Slots)| slots.contains_key(name) && !plan.leaves(name, id);
     wanted.saturating_sub(plan.slots.iter().filter(stays).count().try_into().unwrap_or(u32::MAX))
 }
 
@@ -227,27 +233,29 @@ fn missing(name: &DeploymentName, plan: &Plan) -> u32 {
 /// loaded. Decided once for each change, so that it does not flap while the change is under way.
 fn mark_swaps(inputs: &Inputs, plan: &mut Plan) {
     for (id, slots) in &mut plan.slots {
-        let Some(device) = inputs.devices.get(id) else { continue };
+        let (Some(device), Some(before)) = (inputs.devices.get(id), inputs.previous.get(id)) else { continue };
         let Some(machine) = &device.machine else { continue };
         let (_, mut free_bytes) = place::free(machine, slots);
-        for (name, slot) in slots {
-            let before = inputs.previous.get(id).and_then(|slots| slots.get(name));
-            let as_before = before.map(|before| SlotSpec { swap_in_place: before.swap_in_place, ..slot.clone() });
-            if let Some(before) = as_before.filter(|as_before| Some(as_before) == before) {
-                *slot = before;
-                let runs = device.slots.get(name).and_then(|report| report.running);
-                if runs.is_some_and(|runs| runs != slot.manifest) && !slot.swap_in_place {
-                    free_bytes = free_bytes.saturating_sub(slot.resources.memory_bytes);
-                }
+        let mut changed = Vec::new();
+        for (name, slot) in slots.iter_mut() {
+            let Some(before) = before.get(name) else { continue };
+            let swap_in_place = before.swap_in_place;
+            if *before != (SlotSpec { swap_in_place, ..slot.clone() }) {
+                changed.push((name.clone(), before.resources.memory_bytes));
                 continue;
             }
-            let Some(before) = before else { continue };
-            // Beside the new one, the old one takes what it was granted.
-            let extra_bytes = before.resources.memory_bytes;
-            if extra_bytes > free_bytes {
-                slot.swap_in_place = true;
-            } else {
-                free_bytes -= extra_bytes;
+            slot.swap_in_place = swap_in_place;
+            // A change that is under way has the old version beside the new one.
+            let runs = device.slots.get(name).and_then(|report| report.running);
+            if !swap_in_place && runs.is_some_and(|runs| runs != slot.manifest) {
+                free_bytes = free_bytes.saturating_sub(slot.resources.memory_bytes);
+            }
+        }
+        for (name, old_bytes) in changed {
+            match (free_bytes.checked_sub(old_bytes), slots.get_mut(&name)) {
+                (Some(rest), _) => free_bytes = rest,
+                (None, Some(slot)) => slot.swap_in_place = true,
+                (None, None) => {}
             }
         }
     }
@@ -260,8 +268,9 @@ pub(crate) fn request<'a>(
     wanted: &'a Wanted,
     device: &DeviceId,
 ) -> Option<Request<'a>> {
-    let release = wanted.releases.as_ref()?.of(device);
-    inputs.bundle(release).map(|bundle| Request { name, wanted, release, bundle })
+    let releases = wanted.releases.as_ref()?;
+    let release = releases.of(device);
+    inputs.bundle(release).map(|bundle| Request { name, wanted, release, bundle, room: releases.room() })
 }
 
 pub(crate) fn put(plan: &mut Plan, id: &DeviceId, slot: SlotSpec, choice: Choice) {

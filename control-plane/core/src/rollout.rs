@@ -6,7 +6,7 @@
 //!
 //! Invariant: while there is a previous release, only granted devices have the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use muster_shared::api::deployment::{DeviceFailure, RolloutStage, RolloutView};
 use muster_shared::api::fleet::Happening;
@@ -120,6 +120,9 @@ pub struct View<'a> {
     pub holders: BTreeMap<&'a DeviceId, (&'a Device, bool)>,
     /// Silence of many holds everything back.
     pub frozen: bool,
+    /// How much of the time since the last look counts for no device: we heard none of them, or
+    /// everything was held back.
+    pub lapsed_ms: u64,
 }
 
 /// Something that happened in a step.
@@ -194,14 +197,18 @@ impl Rollout {
 
     /// What devices have that the next rollout has not reached: the last release that proved itself.
     fn base(&self, view: &View<'_>) -> Option<Release> {
-        let target_serves = || view.holders.values().any(|(device, _)| device.serves_release(view.name, &self.target));
+        let is_proven = || view.holders.values().any(|(device, _)| self.has_it(view.name, device));
         match self.stage {
             Stage::Done => Some(self.target.clone()),
-            _ => self.previous.clone().or_else(|| target_serves().then(|| self.target.clone())),
+            _ => self.previous.clone().or_else(|| is_proven().then(|| self.target.clone())),
         }
     }
 
     fn run(mut self, wave: usize, view: &View<'_>, now_ms: UnixMs, happened: &mut Vec<Happened>) -> Self {
+        for grant in self.granted.values_mut() {
+            grant.began_ms = grant.began_ms.saturating_add(view.lapsed_ms).min(now_ms);
+            grant.since_ms = grant.since_ms.saturating_add(view.lapsed_ms).min(now_ms);
+        }
         if view.frozen || view.holders.is_empty() {
             return self;
         }
@@ -212,9 +219,17 @@ impl Rollout {
             return self.to(Stage::Stopped { reason }, now_ms);
         }
         let waves = self.sizes(view.policy, total);
-        let Some(size) = waves.get(wave) else { return self.done(now_ms, happened) };
+        // Fewer devices may mean fewer waves; the last one is still watched to its end.
+        let last = waves.len().saturating_sub(1);
+        let wave = wave.min(last);
         let tried = self.granted.len() + self.failed.len();
-        let more = self.eligible(view, (*size as usize).saturating_sub(tried));
+        let more = match waves.get(wave) {
+            // Whoever came meanwhile gets it too.
+            _ if wave == last => usize::MAX,
+            Some(size) => (*size as usize).saturating_sub(tried),
+            None => 0,
+        };
+        let more = self.eligible(view, more);
         if !more.is_empty() {
             let grant = Grant { wave, began_ms: now_ms, since_ms: now_ms, said: None, healthy: None };
             self.granted.extend(more.into_iter().map(|id| (id, grant.clone())));
@@ -225,14 +240,13 @@ impl Rollout {
         if !settled || !any_healthy {
             return self;
         }
-        match wave + 1 < waves.len() {
-            true => {
-                let text = format!("{}: wave {} of {}", self.what(), wave + 2, waves.len());
-                happened.push((Happening::RolloutWave, None, text));
-                self.to(Stage::Running { wave: wave + 1 }, now_ms).run(wave + 1, view, now_ms, happened)
-            }
-            false => self.done(now_ms, happened),
+        if wave == last {
+            return self.done(now_ms, happened);
         }
+        let text = format!("{}: wave {} of {}", self.what(), wave + 2, waves.len());
+        happened.push((Happening::RolloutWave, None, text));
+        let next = View { lapsed_ms: 0, ..view.clone() };
+        self.to(Stage::Running { wave: wave + 1 }, now_ms).run(wave + 1, &next, now_ms, happened)
     }
 
     fn done(self, now_ms: UnixMs, happened: &mut Vec<Happened>) -> Self {
@@ -282,8 +296,10 @@ impl Rollout {
         }
         // Where there is nothing to protect, whoever holds a replica begins. And a device that has the
         // target already keeps it: nothing goes backwards because our memory is older than the fleet.
+        // Where only the grant changes, what a device reports does not tell the two apart.
+        let tells = self.previous.as_ref().is_none_or(|previous| previous.manifest != self.target.manifest);
         for (id, (device, _)) in view.holders.iter().filter(|(id, _)| !self.failed.contains_key(**id)) {
-            if self.previous.is_none() || self.has_it(view.name, device) {
+            if self.previous.is_none() || tells && self.has_it(view.name, device) {
                 let grant = || Grant { wave, began_ms: now_ms, since_ms: now_ms, said: None, healthy: None };
                 self.granted.entry((*id).clone()).or_insert_with(grant);
             }
@@ -299,14 +315,17 @@ impl Rollout {
         let version = self.target.version;
         match (too_long, stuck) {
             (true, _) => Some(format!("it did not serve version {version} within {}: {said}", Millis(all_ms))),
-            (_, true) => Some(format!("it made no progress for {} with version {version}: {said}", Millis(deadline_ms))),
+            (_, true) => {
+                Some(format!("it made no progress for {} with version {version}: {said}", Millis(deadline_ms)))
+            }
             _ => None,
         }
     }
 
     /// Why it cannot go on, if it cannot.
     fn verdict(&self, wave: usize, policy: &Policy, total: u32) -> Option<String> {
-        let (first, failure) = self.failed.iter().find(|(_, failure)| failure.wave == wave).or(self.failed.iter().next())?;
+        let (first, failure) =
+            self.failed.iter().find(|(_, failure)| failure.wave == wave).or(self.failed.iter().next())?;
         let failed = self.failed.len();
         let allowed = policy.max_failed.of(total) as usize;
         if failed > allowed {
@@ -319,7 +338,8 @@ impl Rollout {
         let is_of_wave = |of: usize| of == wave;
         let none_left = !self.granted.values().any(|grant| is_of_wave(grant.wave));
         let some_failed = self.failed.values().any(|failure| is_of_wave(failure.wave));
-        (none_left && some_failed).then(|| format!("it succeeded on no device of wave {}; {first}: {}", wave + 1, failure.reason))
+        (none_left && some_failed)
+            .then(|| format!("it succeeded on no device of wave {}; {first}: {}", wave + 1, failure.reason))
     }
 
     /// How many devices have the target after each wave; waves that add nothing are left out.
@@ -350,16 +370,18 @@ impl Rollout {
 
     fn has_it(&self, name: &DeploymentName, device: &Device) -> bool {
         let report = device.slots.get(name);
-        report.is_some_and(|report| {
-            report.phase == Phase::Serving && report.running == Some(self.target.manifest)
-        })
+        report.is_some_and(|report| report.phase == Phase::Serving && report.running == Some(self.target.manifest))
     }
 
     fn standing(&self, name: &DeploymentName, device: &Device) -> Standing {
+        let version = self.target.version;
+        // What it has proven holds, whatever else it was told meanwhile, and wherever it is now.
+        if let Some(reason) = device.why_refused(&self.target) {
+            return Standing::Failed(format!("refused version {version}: {reason}"));
+        }
         if !device.is_up() {
             return Standing::Silent;
         }
-        let version = self.target.version;
         let report = device.slots.get(name).filter(|_| device.is_current);
         let Some(report) = report.filter(|report| report.wanted == Some(self.target.manifest)) else {
             return Standing::Working("it has yet to take it".to_owned());
@@ -415,14 +437,16 @@ impl Rollout {
 
     /// Which device is to have what.
     pub fn releases(&self) -> Releases {
-        let only = |devices: BTreeSet<DeviceId>| Granted::Only(devices);
         let (granted, closed) = match &self.stage {
-            Stage::Done => (Granted::All, None),
-            Stage::Running { .. } | Stage::Paused { .. } => (only(self.granted.keys().cloned().collect()), None),
+            Stage::Running { .. } | Stage::Paused { .. } => {
+                (Granted::Only(self.granted.keys().cloned().collect()), None)
+            }
             Stage::Stopped { reason } if self.previous.is_none() => (Granted::All, Some(reason.clone())),
-            Stage::Stopped { .. } | Stage::Undone => (only(BTreeSet::new()), None),
+            Stage::Done | Stage::Stopped { .. } | Stage::Undone => (Granted::All, None),
         };
-        Releases { target: self.target.clone(), previous: self.previous.clone(), granted, closed }
+        // When it is over, there is one release for everybody.
+        let previous = self.previous.clone().filter(|_| self.is_under_way());
+        Releases { target: self.settled_on().clone(), previous, granted, closed }
     }
 
     /// What every device is to have in the end.
@@ -464,7 +488,10 @@ impl Rollout {
         let (granted, healthy) = match stage {
             RolloutStage::Done => (devices, devices.saturating_sub(count(self.failed.len()))),
             RolloutStage::Undone => (0, 0),
-            _ => (count(self.granted.len()), count(self.granted.values().filter(|grant| grant.healthy.is_some()).count())),
+            _ => (
+                count(self.granted.len()),
+                count(self.granted.values().filter(|grant| grant.healthy.is_some()).count()),
+            ),
         };
         let failure = |(device, failure): (&DeviceId, &Failure)| DeviceFailure {
             device: device.clone(),
@@ -493,7 +520,9 @@ impl Rollout {
             None => what.to_owned(),
         };
         match &self.stage {
-            Stage::Running { .. } if frozen => "it waits until the devices that fell silent together are back".to_owned(),
+            Stage::Running { .. } if frozen => {
+                "it waits until the devices that fell silent together are back".to_owned()
+            }
             Stage::Running { .. } => {
                 let mut waiting = self.granted.iter().filter(|(_, grant)| grant.healthy.is_none());
                 match waiting.next() {
@@ -535,7 +564,9 @@ impl Release {
 
 fn started(target: &Release, previous: Option<&Release>) -> String {
     match previous {
-        Some(previous) => format!("{} version {} comes after version {}", target.model, target.version, previous.version),
+        Some(previous) => {
+            format!("{} version {} comes after version {}", target.model, target.version, previous.version)
+        }
         None => format!("{} version {} comes to every device at once", target.model, target.version),
     }
 }
