@@ -19,3 +19,6 @@ pub mod rebalance;
 
 pub mod decide;
 pub mod issue;
+
+#[cfg(test)]
+mod testing;
