@@ -69,6 +69,8 @@ pub enum Reason {
     },
     /// More replicas than matching devices.
     OneEach,
+    /// More replicas than matching devices, of which some must let theirs go.
+    OthersHoldOne,
     /// It has yet to say what it is.
     NotReported(DeviceId),
     /// It holds no connection, so nothing new goes there.
@@ -148,13 +150,34 @@ pub struct Waiting {
 }
 
 impl Reason {
+    /// The device that it speaks of, if it speaks of one.
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::NoBundle { .. } | Self::NoDevices | Self::NoMatch { .. } | Self::OneEach | Self::OthersHoldOne | Self::Closed { .. } => None,
+            Self::NotReported(device)
+            | Self::NotConnected(device)
+            | Self::Frozen(device)
+            | Self::Lost(device)
+            | Self::Cordoned(device)
+            | Self::Draining(device)
+            | Self::Crowded(device)
+            | Self::NoLongerMatches(device)
+            | Self::NoEngine(device)
+            | Self::SlotsFull(device)
+            | Self::Refused { device, .. }
+            | Self::NameTaken { device, .. }
+            | Self::Memory { device, .. }
+            | Self::Cpu { device, .. } => Some(device),
+        }
+    }
+
     /// The reason in one word, as Kubernetes' conditions have it.
     pub fn word(&self) -> &'static str {
         match self {
             Self::NoBundle { .. } => "NoBundle",
             Self::NoDevices => "NoDevices",
             Self::NoMatch { .. } => "NoDeviceMatches",
-            Self::OneEach => "TooFewDevices",
+            Self::OneEach | Self::OthersHoldOne => "TooFewDevices",
             Self::NotReported(_) => "NotReported",
             Self::NotConnected(_) => "NotConnected",
             Self::Frozen(_) => "MovesFrozen",
@@ -202,6 +225,7 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
+            Self::OthersHoldOne => f.write_str("every other matching device already holds one"),
             Self::OneEach => f.write_str("every matching device already holds one"),
             Self::NotReported(device) => write!(f, "{device} has yet to report"),
             Self::NotConnected(device) => write!(f, "{device} is not connected"),

@@ -319,6 +319,11 @@ impl Device {
         matches!(self.presence, Presence::Up { .. })
     }
 
+    /// Whether an operator takes it for lost.
+    pub fn is_taken_for_lost(&self) -> bool {
+        matches!(self.presence, Presence::Silent { for_ms: u64::MAX, .. })
+    }
+
     /// Whether its replicas of this deployment are to be given to others.
     pub fn is_lost_for(&self, wanted: &Wanted) -> bool {
         match self.presence {

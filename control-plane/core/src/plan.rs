@@ -7,7 +7,7 @@
 //!
 //! Invariant: the slots of a device never have more memory together than it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_shared::desired::SlotSpec;
 use muster_shared::{DeploymentName, DeviceId, Version};
@@ -217,8 +217,11 @@ fn explain_waiting(scene: &Scene<'_>, name: &DeploymentName, wanted: &Wanted, pl
 fn with_leaving(name: &DeploymentName, plan: &Plan, reasons: Vec<Reason>) -> Vec<Reason> {
     let leaving = plan.leaving.iter().filter(|((of, _), _)| of == name).map(|(_, reason)| reason.clone());
     let mut all: Vec<Reason> = leaving.collect();
-    let rest: Vec<Reason> = reasons.into_iter().filter(|reason| !all.contains(reason)).collect();
-    all.extend(rest);
+    let told: BTreeSet<DeviceId> = all.iter().filter_map(|reason| reason.device().cloned()).collect();
+    let rest: Vec<Reason> =
+        reasons.into_iter().filter(|reason| reason.device().is_none_or(|device| !told.contains(device))).collect();
+    // Where only those that must leave speak against it, all others hold one already.
+    all.extend(if rest.is_empty() && !all.is_empty() { vec![Reason::OthersHoldOne] } else { rest });
     all
 }
 

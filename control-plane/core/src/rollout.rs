@@ -23,6 +23,9 @@ use crate::fleet::{Device, Granted, Release, Releases};
 const DEADLINES_MAX: u64 = 10;
 /// A worker that is started again so often after its probation fails the device.
 const RESTARTS_MAX: u32 = 3;
+/// Devices that may fall silent while they take the first version of a deployment: devices die, and a
+/// version that kills them is rarer. With more, it is taken for the version's doing.
+const LOST_MAX: u32 = 2;
 /// Failed devices that a view lists.
 const FAILED_LISTED_MAX: usize = 20;
 
@@ -41,6 +44,9 @@ pub struct Rollout {
     pub granted: BTreeMap<DeviceId, Grant>,
     /// Devices on which it failed.
     pub failed: BTreeMap<DeviceId, Failure>,
+    /// Devices that fell silent while they took it.
+    #[serde(default)]
+    pub lost: u32,
     /// When it began.
     pub began_ms: UnixMs,
     /// When its stage or its wave last changed.
@@ -190,6 +196,7 @@ impl Rollout {
             stage: Stage::Running { wave: 0 },
             granted: BTreeMap::new(),
             failed: BTreeMap::new(),
+            lost: 0,
             began_ms: now_ms,
             changed_ms: now_ms,
         }
@@ -259,9 +266,11 @@ impl Rollout {
         for (id, mut grant) in std::mem::take(&mut self.granted) {
             let Some((device, lost)) = view.holders.get(&id) else { continue };
             let standing = match self.standing(view.name, device) {
-                Standing::Silent if *lost && grant.healthy.is_none() => {
-                    Standing::Failed(format!("it fell silent while it took version {}", self.target.version))
-                }
+                Standing::Silent if *lost && grant.healthy.is_none() => match self.may_be_lost(device) {
+                    // Somebody else takes its place.
+                    true => continue,
+                    false => Standing::Failed(format!("it fell silent while it took version {}", self.target.version)),
+                },
                 standing => standing,
             };
             let failed = match standing {
@@ -298,12 +307,23 @@ impl Rollout {
         // target already keeps it: nothing goes backwards because our memory is older than the fleet.
         // Where only the grant changes, what a device reports does not tell the two apart.
         let tells = self.previous.as_ref().is_none_or(|previous| previous.manifest != self.target.manifest);
-        for (id, (device, _)) in view.holders.iter().filter(|(id, _)| !self.failed.contains_key(**id)) {
+        let stays = |(id, (_, lost)): &(&&DeviceId, &(&Device, bool))| !lost && !self.failed.contains_key(**id);
+        for (id, (device, _)) in view.holders.iter().filter(stays).collect::<Vec<_>>() {
             if self.previous.is_none() || tells && self.has_it(view.name, device) {
                 let grant = || Grant { wave, began_ms: now_ms, since_ms: now_ms, said: None, healthy: None };
                 self.granted.entry((*id).clone()).or_insert_with(grant);
             }
         }
+    }
+
+    /// Whether the loss of a device says nothing about the version that it was taking: an operator says so,
+    /// or there is nothing yet that the version could be worse than, and few were lost so far.
+    fn may_be_lost(&mut self, device: &Device) -> bool {
+        if device.is_taken_for_lost() {
+            return true;
+        }
+        self.lost = self.lost.saturating_add(1);
+        self.previous.is_none() && self.lost <= LOST_MAX
     }
 
     fn overdue(&self, grant: &Grant, policy: &Policy, now_ms: UnixMs) -> Option<String> {

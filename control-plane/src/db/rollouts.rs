@@ -76,6 +76,7 @@ mod tests {
             stage: Stage::Stopped { reason: "golden vectors".to_owned() },
             granted: BTreeMap::new(),
             failed: BTreeMap::new(),
+            lost: 0,
             began_ms: 1,
             changed_ms: 2,
         }

@@ -256,9 +256,9 @@ fn many_that_fall_silent_freeze_and_nothing_of_theirs_moves() {
     assert_eq!(
         world.kinds(),
         [
-            Happening::MovesFrozen,
-            Happening::MovesFrozen,
             Happening::RolloutStarted,
+            Happening::MovesFrozen,
+            Happening::MovesFrozen,
             Happening::DeviceLost,
             Happening::DeviceLost,
         ]

@@ -192,7 +192,7 @@ fn every_device_that_matches_has_one() {
     check(
         &inputs,
         "a@edge-1:v1 | a@edge-2:v1 | a@edge-3:v1 leaves: edge-3 fell silent and did not come back in time | \
-         a waits: 1 of 3 replicas waits: edge-3 fell silent and did not come back in time; edge-3 is not connected",
+         a waits: 1 of 3 replicas waits: edge-3 fell silent and did not come back in time; every other matching device already holds one",
     );
 }
 

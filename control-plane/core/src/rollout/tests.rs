@@ -318,6 +318,32 @@ fn a_device_that_is_lost_while_it_takes_the_version_failed() {
 }
 
 #[test]
+fn devices_that_are_lost_with_the_first_version_do_not_close_it_until_they_are_many() {
+    for (lost, expected) in [(2, "done v1 6/8"), (3, "Stopped: ")] {
+        let mut bench = Bench::empty(8);
+        bench.stuck = bench.all().into_iter().take(lost).map(|id| (id, 1)).collect();
+        bench.target(1);
+        bench.turn();
+        for device in bench.all().into_iter().take(lost) {
+            bench.fall_silent(&device);
+            bench.lost.insert(device);
+        }
+        bench.turns(5);
+        assert!(bench.say().starts_with(expected), "{}", bench.say());
+    }
+    // Whom an operator takes for lost says nothing of the version.
+    let mut bench = Bench::settled(8);
+    bench.stuck = bench.all().into_iter().map(|id| (id, 2)).collect();
+    bench.target(2);
+    bench.turn();
+    let first = bench.first_granted();
+    bench.devices.get_mut(&first).expect("a device").presence = Presence::Silent { for_ms: u64::MAX, frozen: false };
+    bench.lost.insert(first);
+    bench.turn();
+    assert!(bench.rollout().is_under_way(), "{}", bench.say());
+}
+
+#[test]
 fn a_worker_that_dies_again_and_again_after_its_probation_fails_the_device() {
     let mut bench = Bench::settled(8);
     bench.target(2);
