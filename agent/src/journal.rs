@@ -2,6 +2,7 @@
 //! that is not acknowledged. One redb file; each commit is durable when it returns.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_shared::DeploymentName;
 use muster_shared::desired::{SignedDesired, SlotSpec};
@@ -59,6 +60,9 @@ database_errors!(redb::TransactionError, redb::TableError, redb::StorageError, r
 #[derive(Debug)]
 pub struct Journal {
     database: Database,
+    /// The key of the next telemetry batch: it grows also while the table is empty, so that a key names
+    /// one batch for as long as the agent runs.
+    next_batch: AtomicU64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,9 +102,9 @@ impl Journal {
         write.open_table(ROOTS)?;
         write.open_table(STATE)?;
         write.open_table(PROVEN)?;
-        write.open_table(TELEMETRY)?;
+        let next_batch = write.open_table(TELEMETRY)?.last()?.map_or(0, |(key, _)| key.value()) + 1;
         write.commit()?;
-        Ok(Self { database })
+        Ok(Self { database, next_batch: AtomicU64::new(next_batch) })
     }
 
     /// Every root, by version.
@@ -182,7 +186,7 @@ impl Journal {
         let mut dropped = 0;
         {
             let mut table = write.open_table(TELEMETRY)?;
-            let next = table.last()?.map_or(0, |(key, _)| key.value()) + 1;
+            let next = self.next_batch.fetch_add(1, Ordering::Relaxed);
             table.insert(next, bytes.as_slice())?;
             let oldest = table.first()?.map_or(next, |(key, _)| key.value());
             for key in oldest..=next.saturating_sub(TELEMETRY_BATCHES_MAX) {
@@ -274,5 +278,20 @@ mod tests {
         assert_eq!(journal.batches(0, 10).expect("reads").len(), 3);
         assert_eq!(journal.acknowledge(Ack { boot: old, sequence: 2 }).expect("forgets"), 2);
         assert_eq!(journal.batches(0, 10).expect("reads").len(), 1);
+    }
+
+    #[test]
+    fn a_key_names_one_batch_also_after_all_were_acknowledged() {
+        let data = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(data.path()).expect("opens");
+        let boot = BootId([1; 16]);
+        let keep = |sequence| journal.keep_batch(boot, sequence, &SignedBatch(envelope("batch"))).expect("keeps");
+        let keys =
+            |after| journal.batches(after, 10).expect("reads").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        keep(1);
+        let sent = keys(0);
+        journal.acknowledge(Ack { boot, sequence: 1 }).expect("forgets");
+        keep(2);
+        assert_eq!(keys(sent[0]).len(), 1, "what comes after what was sent is sent, too");
     }
 }

@@ -103,7 +103,9 @@ impl Window {
 impl Sum {
     /// The figures of one replica. `granted_milli` of `all_milli` thousandths of a core are its own.
     pub fn figures(&self, granted_milli: Option<u32>, all_milli: Option<u32>) -> Figures {
-        let share = granted_milli.zip(all_milli.filter(|all| *all > 0)).map(|(granted, all)| f64::from(granted) / f64::from(all));
+        let share = granted_milli
+            .zip(all_milli.filter(|all| *all > 0))
+            .map(|(granted, all)| f64::from(granted) / f64::from(all));
         let requests_per_second = self.counted.requests_per_second(self.window_ms);
         let core_ms_per_prediction = self.counted.core_ms_per_prediction();
         let in_ms = |micros: Option<f64>| micros.map(|micros| micros / 1000.0);

@@ -120,9 +120,8 @@ impl Gateway {
     /// Whether a device still has calls for a deployment that it is no longer asked for.
     pub fn is_draining(&self, device: &DeviceId, routes: &Routes) -> bool {
         let table = routes.now();
-        let asked = |deployment: &DeploymentName| {
-            table.get(deployment).is_some_and(|route| route.devices.contains(device))
-        };
+        let asked =
+            |deployment: &DeploymentName| table.get(deployment).is_some_and(|route| route.devices.contains(device));
         self.calls.deployments_of(device).iter().any(|deployment| !asked(deployment))
     }
 }

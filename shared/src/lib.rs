@@ -19,9 +19,9 @@ pub mod golden;
 pub mod manifest;
 
 pub mod desired;
+pub mod figures;
 pub mod message;
 pub mod reported;
-pub mod figures;
 pub mod sketch;
 pub mod telemetry;
 

@@ -102,9 +102,7 @@ impl std::str::FromStr for CountOrPercent {
     fn from_str(text: &str) -> Result<Self, BadQuantity> {
         let fail = || bad("number or share", "write it as 3 or as 25%, at most 100%", text);
         match text.strip_suffix('%') {
-            Some(percent) => {
-                percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(fail)
-            }
+            Some(percent) => percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(fail),
             None => text.parse().map(Self::Count).map_err(|_| fail()),
         }
     }

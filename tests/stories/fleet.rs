@@ -116,9 +116,8 @@ fn a_lost_device_gets_no_request_and_its_replica_moves_and_its_return_causes_no_
     let sent = frames(&world, &lost)?;
     world.start_agent(&lost)?;
     world.until_whole("linear_regression", 3)?;
-    world.until(&format!("{lost} to let digits go"), |world| {
-        Ok(world.slot(&lost, "digits")?.is_null().then_some(()))
-    })?;
+    world
+        .until(&format!("{lost} to let digits go"), |world| Ok(world.slot(&lost, "digits")?.is_null().then_some(())))?;
     assert_eq!(world.until_whole("digits", 2)?, after);
     assert_eq!(frames(&world, &lost)?, sent, "a returned device is sent no bundle");
     assert_eq!(world.events("replicaMoved")?.len(), 1);

@@ -78,7 +78,9 @@ fn a_database_from_an_older_copy_takes_no_device_back() -> Result<()> {
     world.until_whole("digits", 3)?;
     for (device, before) in DEVICES.iter().zip(before) {
         world.until_serves(device, "digits", 2)?;
-        world.until("its desired state to be a later one", |world| Ok((applied(world, device)? > before).then_some(())))?;
+        world.until("its desired state to be a later one", |world| {
+            Ok((applied(world, device)? > before).then_some(()))
+        })?;
     }
     // And it goes on: what is wanted from now on reaches the devices.
     world.muster(&["scale", "digits", "--replicas", "1"])?;
@@ -97,7 +99,8 @@ struct Watch {
 impl Watch {
     fn start(world: &World, model: &str, version: u64) -> Result<Self> {
         let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
-        let doors: Vec<String> = DEVICES.iter().map(|device| Ok(world.door(device)?.to_owned())).collect::<Result<_>>()?;
+        let doors: Vec<String> =
+            DEVICES.iter().map(|device| Ok(world.door(device)?.to_owned())).collect::<Result<_>>()?;
         let body = json!({ "instances": [fixtures::held_out(model, version as u32)?.instances[0]] }).to_string();
         let (model, ours) = (model.to_owned(), (stop.clone(), wrong.clone()));
         let thread = std::thread::spawn(move || {

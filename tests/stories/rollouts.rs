@@ -146,7 +146,9 @@ fn a_plane_killed_in_the_middle_of_a_rollout_goes_on_where_it_was() -> Result<()
         Ok((rollout["version"] == 2 && rollout["wave"] == 2 && rollout["granted"] == 2).then_some(rollout))
     })?;
     let first = world.until("the first device to have it", |world| {
-        let on_2 = |device: &&&str| world.slot(device, "digits").is_ok_and(|slot| slot["phase"] == "serving" && slot["running"]["version"] == 2);
+        let on_2 = |device: &&&str| {
+            world.slot(device, "digits").is_ok_and(|slot| slot["phase"] == "serving" && slot["running"]["version"] == 2)
+        };
         Ok(DEVICES.iter().find(on_2).copied())
     })?;
     world.kill_plane()?;

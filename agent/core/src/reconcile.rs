@@ -291,7 +291,15 @@ impl Agent {
             self.refusals.remove(0);
         }
         let (bundle, agent) = (bundle_of(spec), self.version.clone());
-        self.refusals.push(Refusal { bundle, agent, attempt: spec.attempt, memory_bytes: spec.resources.memory_bytes, kind, reason: clip(reason), at_ms: now_ms });
+        self.refusals.push(Refusal {
+            bundle,
+            agent,
+            attempt: spec.attempt,
+            memory_bytes: spec.resources.memory_bytes,
+            kind,
+            reason: clip(reason),
+            at_ms: now_ms,
+        });
     }
 
     fn fetched(

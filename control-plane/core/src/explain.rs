@@ -153,7 +153,12 @@ impl Reason {
     /// The device that it speaks of, if it speaks of one.
     pub fn device(&self) -> Option<&DeviceId> {
         match self {
-            Self::NoBundle { .. } | Self::NoDevices | Self::NoMatch { .. } | Self::OneEach | Self::OthersHoldOne | Self::Closed { .. } => None,
+            Self::NoBundle { .. }
+            | Self::NoDevices
+            | Self::NoMatch { .. }
+            | Self::OneEach
+            | Self::OthersHoldOne
+            | Self::Closed { .. } => None,
             Self::NotReported(device)
             | Self::NotConnected(device)
             | Self::Frozen(device)

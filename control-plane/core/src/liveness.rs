@@ -170,11 +170,11 @@ impl Liveness {
             let silent: BTreeSet<DeviceId> = members().map(|(id, _)| id).filter(fell).cloned().collect();
             let up = members().filter(|(id, _)| !self.silent.contains_key(*id)).count();
             let of = up + silent.len();
-            let is_due = silent.iter().any(|id| {
-                self.silent.get(id).is_some_and(|silence| silence.counted_ms >= sight.first_ms)
-            });
+            let is_due =
+                silent.iter().any(|id| self.silent.get(id).is_some_and(|silence| silence.counted_ms >= sight.first_ms));
             if is_many(silent.len(), of) && (is_due || !held.is_empty()) {
-                let freeze = self.freezes.entry(group).or_insert(Freeze { since_ms: now_ms, devices: BTreeSet::new(), of });
+                let freeze =
+                    self.freezes.entry(group).or_insert(Freeze { since_ms: now_ms, devices: BTreeSet::new(), of });
                 freeze.of = freeze.of.max(of);
                 freeze.devices.extend(silent);
             }

@@ -186,7 +186,11 @@ impl MigrationTrait for Rollouts {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in [
             // Every rollout of a deployment; the one with the highest number is the one in force.
-            table("rollouts", ["deployment", "number"], vec![text("deployment"), big_integer("number"), text("rollout")]),
+            table(
+                "rollouts",
+                ["deployment", "number"],
+                vec![text("deployment"), big_integer("number"), text("rollout")],
+            ),
             // Why each replica is on its device.
             table("placement_notes", ["device"], vec![text("device"), text("notes")]),
             // What the planner has to say of each deployment; it says it again at each start, so nothing is

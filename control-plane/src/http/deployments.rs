@@ -167,7 +167,9 @@ fn check_spec(spec: &Spec) -> Result<(), ApiError> {
         return wrong("spec.rollout.progressDeadline: less than 1s".to_owned());
     }
     if spec.device_loss_grace.0 < GRACE_MS_MIN {
-        return wrong("spec.deviceLossGrace: less than 1s; a device that connects anew is silent for a moment".to_owned());
+        return wrong(
+            "spec.deviceLossGrace: less than 1s; a device that connects anew is silent for a moment".to_owned(),
+        );
     }
     check_waves(&spec.rollout)
 }

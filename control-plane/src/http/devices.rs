@@ -118,7 +118,8 @@ impl Known {
         let mut models = self.models.remove(&record.id).unwrap_or_default();
         for model in &mut models {
             // Of the version that answers now: the figures are of the last minute.
-            let running = reported.as_ref().and_then(|it| it.slots.iter().find(|slot| slot.deployment == model.deployment));
+            let running =
+                reported.as_ref().and_then(|it| it.slots.iter().find(|slot| slot.deployment == model.deployment));
             let running = running.and_then(|slot| slot.running.as_ref()).map(|bundle| bundle.version.get());
             if running == Some(model.version) {
                 model.figures = self.facts.figures(&record.id, &model.deployment);

@@ -118,7 +118,9 @@ fn changes(before: &Remembered, decision: &Decision) -> Vec<ChangeView> {
             let left = was.as_ref().and_then(|note| note.leaving.clone());
             let (change, why) = match (old, new) {
                 (None, Some(_)) => (Change::Place, is.map_or_else(String::new, |note| note.why)),
-                (Some(_), None) => (Change::Remove, left.unwrap_or_else(|| "it is not wanted there any more".to_owned())),
+                (Some(_), None) => {
+                    (Change::Remove, left.unwrap_or_else(|| "it is not wanted there any more".to_owned()))
+                }
                 (Some(_), Some(_)) if leaves.is_some() && left.is_none() => (Change::Leave, leaves.unwrap_or_default()),
                 (Some(old), Some(new)) if old != new => {
                     let why = match old.version == new.version {
@@ -151,7 +153,8 @@ async fn explain_deployment(
     let freezes = facts.liveness.freezes.iter();
     let frozen: Vec<String> = freezes.map(|(group, freeze)| format!("{group}: {freeze}")).collect();
     let held_back = status.replicas.iter().filter(|replica| replica.reason.is_some() && !replica.leaving);
-    let held_back = held_back.map(|replica| format!("{}: {}", replica.device, replica.reason.clone().unwrap_or_default()));
+    let held_back =
+        held_back.map(|replica| format!("{}: {}", replica.device, replica.reason.clone().unwrap_or_default()));
     Ok(Json(DeploymentExplained {
         waiting: waiting.map(|(_, sentence)| sentence).into_iter().chain(held_back).collect(),
         demand: demand(&record, &facts),
@@ -194,16 +197,18 @@ async fn explain_device(
     let device = decision.inputs.devices.get(&id).ok_or_else(|| devices::not_found(&id))?;
     let facts = Facts::read(&plane).await?;
     let slots = facts.placements.get(&id).cloned().unwrap_or_default();
-    let replicas = slots.iter().map(|(name, slot)| DeviceReplica {
-        deployment: name.clone(),
-        replica: status::replica(&id, slot, &facts),
-    });
+    let replicas = slots
+        .iter()
+        .map(|(name, slot)| DeviceReplica { deployment: name.clone(), replica: status::replica(&id, slot, &facts) });
     let held_back = facts.devices.get(&id).and_then(|live| live.held_back.clone());
     let refusals = device.refused.values().map(|refused| format!("it refused a bundle: {}", refused.reason));
     let machine = device.machine.as_ref();
     let granted = machine.map(|machine| {
         let (free_milli, free_bytes) = free(machine, &slots);
-        (machine.cpu_milli - free_milli.min(machine.cpu_milli), machine.memory_bytes - free_bytes.min(machine.memory_bytes))
+        (
+            machine.cpu_milli - free_milli.min(machine.cpu_milli),
+            machine.memory_bytes - free_bytes.min(machine.memory_bytes),
+        )
     });
     let (cpu_milli_granted, memory_bytes_granted) = granted.unwrap_or_default();
     Ok(Json(DeviceExplained {
@@ -214,7 +219,12 @@ async fn explain_device(
         memory_bytes: machine.map(|machine| machine.memory_bytes),
         memory_bytes_granted,
         replicas: replicas.collect(),
-        obstacles: obstacle(&id, device).map(|reason| reason.to_string()).into_iter().chain(held_back).chain(refusals).collect(),
+        obstacles: obstacle(&id, device)
+            .map(|reason| reason.to_string())
+            .into_iter()
+            .chain(held_back)
+            .chain(refusals)
+            .collect(),
         id,
     }))
 }

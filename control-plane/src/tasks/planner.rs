@@ -242,9 +242,7 @@ fn changed_placements<'a>(decision: &'a Decision, before: &State) -> Vec<&'a Dev
 /// Tells the gateway whom it may ask, now that it is durable.
 fn set_routes(plane: &Plane, deployments: &[DeploymentRecord], decision: &Decision) {
     let names = deployments.iter().map(|record| (&record.name, record.spec.served_as.as_ref()));
-    let running = |id: &DeviceId, name: &DeploymentName| {
-        decision.inputs.devices.get(id)?.slots.get(name)?.running
-    };
+    let running = |id: &DeviceId, name: &DeploymentName| decision.inputs.devices.get(id)?.slots.get(name)?.running;
     plane.routes.set(routes::table(names, &decision.state.placements, running));
 }
 

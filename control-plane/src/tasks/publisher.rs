@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_control_plane_core::issue::{self, CannotIssue, Issued, LIFE_MS, Need};
+use muster_shared::DeviceId;
 use muster_shared::desired::{Desired, SignedDesired, SlotSpec};
 use muster_shared::message::{Hello, TrustUpdate};
 use muster_shared::reported::Reported;
@@ -15,7 +16,6 @@ use muster_shared::root::TrustedRoot;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
-use muster_shared::DeviceId;
 
 use crate::broker::QoS;
 use crate::db::desired::DesiredRecord;
@@ -220,9 +220,10 @@ fn lost_with(reported: &Reported, slots: &[SlotSpec], known: &Table) -> Option<S
         let running = report.running.as_ref()?;
         let slot = slots.iter().find(|slot| slot.deployment == report.deployment);
         match slot.filter(|slot| slot.model == running.model) {
-            Some(slot) if running.version > slot.version => {
-                Some(format!("it runs {} version {}, and only {} is known", running.model, running.version, slot.version))
-            }
+            Some(slot) if running.version > slot.version => Some(format!(
+                "it runs {} version {}, and only {} is known",
+                running.model, running.version, slot.version
+            )),
             None if !known.contains_key(&report.deployment) => {
                 Some(format!("it serves {}, which is not known", report.deployment))
             }
@@ -287,10 +288,8 @@ mod tests {
             nonce: None,
             issued_ms: 0,
         };
-        let slot = |version| SlotSpec {
-            deployment: "digits".parse().expect("a name"),
-            ..crate::status::tests::slot(version)
-        };
+        let slot =
+            |version| SlotSpec { deployment: "digits".parse().expect("a name"), ..crate::status::tests::slot(version) };
         let route = Route { served: "digits".parse().expect("a name"), devices: [].into() };
         let known: Table = [("digits".parse().expect("a name"), route)].into();
         let check = |live: &LiveDevice, slots: &[SlotSpec], held, known: &Table, expected: Option<&str>| {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
-use crate::id::{DeploymentName, DeviceId, Labels, ModelName, UnixMs, Version};
 use crate::figures::Figures;
+use crate::id::{DeploymentName, DeviceId, Labels, ModelName, UnixMs, Version};
 use crate::quantity::{Bytes, CountOrPercent, MilliCpu, Millis};
 use crate::reported::Phase;
 
@@ -206,8 +206,7 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        let (one, quarter, all) =
-            (CountOrPercent::Count(1), CountOrPercent::Percent(25), CountOrPercent::Percent(100));
+        let (one, quarter, all) = (CountOrPercent::Count(1), CountOrPercent::Percent(25), CountOrPercent::Percent(100));
         Self {
             strategy: Strategy::Waves,
             waves: vec![one, quarter, all],

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api_types;
 use crate::Digest;
-use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
 use crate::figures::Figures;
+use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
 use crate::message::EventKind;
 use crate::reported::{DesiredRefused, Facts, Refusal, SlotReport};
 use crate::telemetry::HostSample;
