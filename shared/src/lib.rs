@@ -3,7 +3,7 @@
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
 //! tells ([`desired`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
-//! [`wire`]); and what people and scripts use ([`claim`], [`api`]).
+//! [`wire`], with what it was in [`v1`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
 
@@ -26,6 +26,7 @@ pub mod sketch;
 pub mod telemetry;
 
 pub mod topic;
+pub mod v1;
 pub mod wire;
 
 pub mod api;

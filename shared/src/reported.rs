@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
 use crate::id::{BootId, DeploymentName, DeviceId, Generation, Labels, ModelName, UnixMs, Version};
 use crate::limits::REPORTED_BYTES_MAX;
 use crate::signing::Envelope;
-use crate::wire::Message;
+use crate::wire::{Message, WireError, decode_as};
+use crate::{Digest, v1};
 
 /// A reported state, wire codec inside the device's envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,12 @@ pub struct Reported {
 
 impl Message for Reported {
     const NAME: &'static str = "reported state";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Reported, _>(body))
+    }
 }
 
 /// A reported state as it travels.
