@@ -63,9 +63,13 @@ pub enum PredictError {
     /// More requests than [`REQUESTS_MAX`].
     #[error("the model has more requests than it can take; try again")]
     Busy,
-    /// The worker ended, or is not ready.
+    /// The worker is not ready, or ended before it got the request.
     #[error("the model's process is being started again; try again")]
     Gone,
+    /// The worker ended while it worked on the request: perhaps because of it, so nobody else should be
+    /// asked the same.
+    #[error("the model's process ended while it worked on this request")]
+    Died,
     /// The model does not run on this input.
     #[error("{0}")]
     Model(String),
@@ -161,6 +165,8 @@ struct Life {
     checking: bool,
     ready: bool,
     stopping: bool,
+    /// The queue is empty and closed.
+    no_more: bool,
 }
 
 struct Waiting {
@@ -190,8 +196,22 @@ impl Life {
         }
         let stdin = child.stdin.take();
         let waiting = BTreeMap::new();
-        let (next_id, concluded, ready, stopping) = (0, false, false, false);
-        Self { id, child, stdin, messages, last_line, requests, waiting, next_id, concluded, checking, ready, stopping }
+        let (next_id, concluded, ready, stopping, no_more) = (0, false, false, false, false);
+        Self {
+            id,
+            child,
+            stdin,
+            messages,
+            last_line,
+            requests,
+            waiting,
+            next_id,
+            concluded,
+            checking,
+            ready,
+            stopping,
+            no_more,
+        }
     }
 
     async fn live(mut self, load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
@@ -202,12 +222,12 @@ impl Life {
         }
         let load_deadline = Instant::now() + LOAD_DEADLINE;
         let mut stuck = false;
-        while sent && !(self.stopping && self.waiting.is_empty()) {
+        while sent && !(self.stopping && self.no_more && self.waiting.is_empty()) {
             let oldest = self.waiting.values().map(|waiting| waiting.since + ANSWER_DEADLINE).min();
             let deadline = if self.ready { oldest } else { Some(load_deadline) };
             let next = tokio::select! {
                 message = self.messages.recv() => Next::Message(message),
-                request = self.requests.recv(), if !self.stopping => Next::Request(request),
+                request = self.requests.recv(), if !self.no_more => Next::Request(request),
                 () = sleep_until(deadline.unwrap_or(load_deadline)), if deadline.is_some() => Next::Late,
             };
             match next {
@@ -216,7 +236,11 @@ impl Life {
                 Next::Request(Some(Request::Predict { inputs, reply, _room })) => {
                     sent = self.predict(inputs, reply, _room).await;
                 }
-                Next::Request(Some(Request::Stop) | None) => self.stopping = true,
+                Next::Request(Some(Request::Stop)) => self.stop_taking(),
+                Next::Request(None) => {
+                    self.stop_taking();
+                    self.no_more = true;
+                }
                 Next::Late => {
                     stuck = true;
                     break;
@@ -255,9 +279,16 @@ impl Life {
         }
     }
 
+    /// What is in the queue is still answered; nothing more gets in.
+    fn stop_taking(&mut self) {
+        self.stopping = true;
+        self.requests.close();
+    }
+
     fn conclude(&mut self, event: WorkerEvent, tell: &impl Fn(WorkerEvent)) {
         self.concluded = true;
-        self.stopping = true;
+        self.stop_taking();
+        self.no_more = true;
         tell(event);
     }
 
@@ -299,7 +330,7 @@ impl Life {
             }
         };
         for waiting in std::mem::take(&mut self.waiting).into_values() {
-            let _ = waiting.reply.send(Err(PredictError::Gone));
+            let _ = waiting.reply.send(Err(PredictError::Died));
         }
         if self.concluded || (self.stopping && !stuck) {
             return;
@@ -314,7 +345,8 @@ impl Life {
         tell(match (self.checking, death) {
             (false, _) => WorkerEvent::Died(death, reason),
             (true, Death::Crashed) => WorkerEvent::Bad(RefusalKind::CannotLoad, reason),
-            (true, Death::Killed) => WorkerEvent::Stopped(reason),
+            // Too little memory and another's hand prove nothing: the check is made again.
+            (true, Death::Killed | Death::OutOfMemory) => WorkerEvent::Stopped(reason),
         });
     }
 }
@@ -324,7 +356,7 @@ fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (D
     let line = last_line.unwrap_or_default();
     if line.contains("memory allocation of") {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
-        return (Death::Killed, format!("the model needs more than the {granted} of memory that it was granted"));
+        return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
     match (status.signal(), status.code()) {
         (Some(9), _) => (Death::Killed, "killed (signal 9)".to_owned()),
