@@ -52,6 +52,9 @@ pub struct Note {
     /// Whether it goes only for a gain.
     #[serde(default)]
     pub relieved: bool,
+    /// Since when its device is there and does not serve it; none: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved_since_ms: Option<UnixMs>,
 }
 
 /// What is seen of the fleet.
@@ -130,14 +133,16 @@ pub fn decide(state: State, observed: &Observed, now_ms: UnixMs) -> Decision {
         bundles: observed.bundles.clone(),
         previous: placements,
         relieved: relieved(&notes),
+        stuck: BTreeSet::new(),
     };
     let look =
         Look { now_ms, frozen: is_frozen(&liveness), lapsed_ms: lapsed_ms(&before, &liveness, observed, now_ms) };
     let rollouts = step_rollouts(rollouts, observed, &mut inputs, look, &mut happened);
+    inputs.stuck = stuck(&notes, observed, &rollouts, now_ms);
     let plan = plan(&inputs);
     happened.extend(moves(&inputs, &plan, &notes));
-    let notes = note(&plan, &notes, now_ms);
-    let next_look_ms = next_look(observed, &liveness, &rollouts);
+    let notes = note(&inputs, &plan, &notes, look);
+    let next_look_ms = next_look(observed, &liveness, &rollouts, &notes, now_ms);
     let state = State { liveness, rollouts, placements: plan.slots.clone(), notes };
     Decision { state, plan, inputs, happened, next_look_ms }
 }
@@ -347,21 +352,55 @@ fn moves(inputs: &Inputs, plan: &Plan, notes: &BTreeMap<DeviceId, BTreeMap<Deplo
     moved
 }
 
+/// Replicas that their devices have not got to serve for so long that others should have them. While a
+/// version changes, the rollout has deadlines of its own.
+fn stuck(
+    notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>,
+    observed: &Observed,
+    rollouts: &BTreeMap<DeploymentName, Rollout>,
+    now_ms: UnixMs,
+) -> BTreeSet<(DeploymentName, DeviceId)> {
+    let mut stuck = BTreeSet::new();
+    for (id, notes) in notes {
+        for (name, note) in notes {
+            let settled = rollouts.get(name).is_some_and(|rollout| !rollout.is_under_way());
+            let end = unserved_end_ms(name, note, observed).filter(|_| settled);
+            if end.is_some_and(|end| end <= now_ms) {
+                stuck.insert((name.clone(), id.clone()));
+            }
+        }
+    }
+    stuck
+}
+
+/// When a replica that is not served counts as stuck, if nothing changes.
+fn unserved_end_ms(name: &DeploymentName, note: &Note, observed: &Observed) -> Option<UnixMs> {
+    let spec = observed.deployments.get(name)?;
+    Some(note.unserved_since_ms?.saturating_add(policy(spec).deadline_ms))
+}
+
 /// Why each replica is where it is: what was said when it came, as long as it stays.
 fn note(
+    inputs: &Inputs,
     plan: &Plan,
     before: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>,
-    now_ms: UnixMs,
+    look: Look,
 ) -> BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>> {
     let mut notes: BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>> = BTreeMap::new();
     for ((name, id), choice) in &plan.choices {
         let leaving = plan.leaving.get(&(name.clone(), id.clone()));
         let held = before.get(id).and_then(|notes| notes.get(name)).filter(|_| *choice == Choice::Kept);
+        let running = |device: &Device| device.slots.get(name).and_then(|report| report.running);
+        let wanted = plan.slots.get(id).and_then(|slots| slots.get(name)).map(|slot| slot.manifest);
+        let unserved = inputs.devices.get(id).is_some_and(|device| device.is_up() && running(device) != wanted);
+        let since_ms = held.and_then(|held| held.unserved_since_ms);
+        let since_ms = since_ms.map_or(look.now_ms, |since| since.saturating_add(look.lapsed_ms).min(look.now_ms));
         let note = Note {
             why: held.map_or_else(|| choice.to_string(), |held| held.why.clone()),
-            since_ms: held.map_or(now_ms, |held| held.since_ms),
+            since_ms: held.map_or(look.now_ms, |held| held.since_ms),
             leaving: leaving.map(ToString::to_string),
             relieved: matches!(leaving, Some(Reason::Crowded(_))),
+            unserved_since_ms: unserved.then_some(since_ms),
         };
         notes.entry(id.clone()).or_default().insert(name.clone(), note);
     }
@@ -369,14 +408,22 @@ fn note(
 }
 
 /// When something is due though nothing happens: a grace period or a rollout's deadline ends.
-fn next_look(observed: &Observed, liveness: &Liveness, rollouts: &BTreeMap<DeploymentName, Rollout>) -> Option<UnixMs> {
+fn next_look(
+    observed: &Observed,
+    liveness: &Liveness,
+    rollouts: &BTreeMap<DeploymentName, Rollout>,
+    notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>,
+    now_ms: UnixMs,
+) -> Option<UnixMs> {
     let graces: BTreeSet<u64> = observed.deployments.values().map(|spec| spec.device_loss_grace.0).collect();
     let deadline = |(name, rollout): (&DeploymentName, &Rollout)| {
         observed.deployments.get(name).and_then(|spec| rollout.next_deadline_ms(&policy(spec)))
     };
+    let unserved = notes.values().flatten().filter_map(|(name, note)| unserved_end_ms(name, note, observed));
     // Silence counts only while we hear: otherwise there is nothing to wait for.
     let silence = observed.hearing_since_ms.and_then(|_| liveness.next_deadline_ms(&graces));
-    rollouts.iter().filter_map(deadline).chain(silence).min()
+    let due = rollouts.iter().filter_map(deadline).chain(silence);
+    due.chain(unserved.filter(|end| *end > now_ms)).min()
 }
 
 #[cfg(test)]

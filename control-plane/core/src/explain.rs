@@ -83,6 +83,8 @@ pub enum Reason {
     Cordoned(DeviceId),
     /// An operator wants it empty.
     Draining(DeviceId),
+    /// It has not got to serve the replica for too long.
+    Stuck(DeviceId),
     /// It is much fuller than another one.
     Crowded(DeviceId),
     /// Its labels, or the selector, changed.
@@ -165,6 +167,7 @@ impl Reason {
             | Self::Lost(device)
             | Self::Cordoned(device)
             | Self::Draining(device)
+            | Self::Stuck(device)
             | Self::Crowded(device)
             | Self::NoLongerMatches(device)
             | Self::NoEngine(device)
@@ -189,6 +192,7 @@ impl Reason {
             Self::Lost(_) => "DeviceLost",
             Self::Cordoned(_) => "Cordoned",
             Self::Draining(_) => "Draining",
+            Self::Stuck(_) => "NoProgress",
             Self::Crowded(_) => "Rebalancing",
             Self::NoLongerMatches(_) => "NoLongerMatches",
             Self::Closed { .. } => "RolloutStopped",
@@ -238,6 +242,7 @@ impl fmt::Display for Reason {
             Self::Lost(device) => write!(f, "{device} fell silent and did not come back in time"),
             Self::Cordoned(device) => write!(f, "{device} is cordoned"),
             Self::Draining(device) => write!(f, "{device} is being drained"),
+            Self::Stuck(device) => write!(f, "{device} has not got to serve it for too long"),
             Self::Crowded(device) => write!(f, "{device} is much fuller than another device"),
             Self::NoLongerMatches(device) => write!(f, "{device} no longer matches the selector"),
             Self::Closed { version, reason } => write!(f, "the rollout of version {version} stopped: {reason}"),

@@ -30,6 +30,8 @@ pub struct Inputs {
     pub previous: BTreeMap<DeviceId, Slots>,
     /// Replicas of it that were to go for a gain as soon as others serve in their place.
     pub relieved: BTreeSet<(DeploymentName, DeviceId)>,
+    /// Replicas of it that their devices have not got to serve for too long.
+    pub stuck: BTreeSet<(DeploymentName, DeviceId)>,
 }
 
 /// Complete bundles, by model and version.

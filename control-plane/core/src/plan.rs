@@ -104,7 +104,9 @@ fn keep_places<'a>(inputs: &'a Inputs, name: &'a DeploymentName, wanted: &Wanted
         meanwhile.push(held.clone());
         let leaver = |reason| Leaver { name, device: id, slots: meanwhile, reason };
         let is_relieved = inputs.relieved.contains(&(name.clone(), id.clone()));
-        match (place::why_leave(id, device, wanted).or(unfit), fitting) {
+        let is_stuck = inputs.stuck.contains(&(name.clone(), id.clone()));
+        let stuck = is_stuck.then(|| Reason::Stuck(id.clone()));
+        match (place::why_leave(id, device, wanted).or(unfit).or(stuck), fitting) {
             (Some(reason), _) => leaving.push(leaver(reason)),
             (None, Some(slot)) if kept < replicas => {
                 put(plan, id, slot, Choice::Kept);

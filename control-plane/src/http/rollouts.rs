@@ -99,9 +99,9 @@ async fn change(
     let deciding = plane.deciding.lock().await;
     record(plane, name).await?;
     let held = db::rollouts::current(plane.db.read()).await?.remove(name);
-    let held = held.ok_or_else(|| cannot(name, CannotChange::None))?;
+    let held = held.ok_or_else(|| cannot(CannotChange::None))?;
     let at_ms = now_ms();
-    let rollout = change(held, at_ms).map_err(|error| cannot(name, error))?;
+    let rollout = change(held, at_ms).map_err(cannot)?;
     let text = format!("{} version {}: {text}", rollout.target.model, rollout.target.version);
     let transaction = plane.db.begin().await?;
     db::rollouts::put(&transaction, name, &rollout).await?;
@@ -126,7 +126,7 @@ async fn record(plane: &Plane, name: &DeploymentName) -> Result<DeploymentRecord
     db::deployments::get(plane.db.read(), name).await?.ok_or_else(|| not_found(name))
 }
 
-fn cannot(name: &DeploymentName, error: CannotChange) -> ApiError {
+fn cannot(error: CannotChange) -> ApiError {
     let hint = match error {
         CannotChange::None => "push a bundle of its model: `muster push`",
         CannotChange::Over => "`muster rollout history` shows how it ended",
@@ -135,5 +135,5 @@ fn cannot(name: &DeploymentName, error: CannotChange) -> ApiError {
         CannotChange::NoPrevious => "apply the deployment with the version that you want",
         CannotChange::Undone => "`muster rollout resume` begins it again",
     };
-    ApiError::new(StatusCode::CONFLICT, format!("cannot change the rollout of {name}: {error}")).hint(hint)
+    ApiError::new(StatusCode::CONFLICT, error.to_string()).hint(hint)
 }

@@ -24,6 +24,8 @@ struct Sim {
     told: Slots,
     slots: BTreeMap<DeploymentName, SlotReport>,
     refusals: Vec<Refusal>,
+    /// It fetches for ever.
+    jammed: bool,
 }
 
 /// A fleet with its plane.
@@ -68,6 +70,7 @@ impl Sim {
             told: Slots::new(),
             slots: BTreeMap::new(),
             refusals: Vec::new(),
+            jammed: false,
         }
     }
 
@@ -115,6 +118,10 @@ impl Sim {
                 restarts: 0,
                 measured: None,
             });
+            if self.jammed {
+                report.phase = Phase::Fetching;
+                continue;
+            }
             step_slot(report, slot, &mut self.refusals, versions);
         }
     }
@@ -242,6 +249,27 @@ fn a_lost_device_is_told_of_and_its_replica_moves_and_stays_moved() {
     world.change("edge-1").up_since_ms = Some(world.now_ms);
     world.turns(200);
     assert_eq!((world.say().as_str(), world.kinds()), ("a@edge-2:v1 | a@edge-3:v1", vec![Happening::DeviceReturned]));
+}
+
+#[test]
+fn a_replica_that_gets_nowhere_is_given_to_another_device() {
+    let mut world = World::new(&[("edge-1", 512, "n"), ("edge-2", 512, "n"), ("edge-3", 512, "n")]);
+    world.deployments.insert(name("a"), spec(1, 64));
+    world.turns(10);
+    assert_eq!((world.say().as_str(), world.stage("a")), ("a@edge-1:v1", Stage::Done));
+    world.change("edge-2").jammed = true;
+    world.change("edge-1").up_since_ms = None;
+    let began_ms = world.now_ms;
+    // It moves to the next one, which never gets to serve it; after the deadline to the third.
+    while !world.say().contains("edge-3") {
+        world.turn(1_000);
+        assert!(world.now_ms < began_ms + 10 * 60_000, "{}", world.say());
+    }
+    assert!(world.now_ms >= began_ms + GRACE_MS + 60_000, "it had its time");
+    world.turns(10);
+    assert_eq!(world.say(), "a@edge-3:v1");
+    let moved: Vec<String> = world.happened.iter().map(|event| event.text.clone()).collect();
+    assert!(moved.iter().any(|text| text.contains("edge-2 has not got to serve it for too long")), "{moved:?}");
 }
 
 #[test]
