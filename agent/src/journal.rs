@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use muster_shared::DeploymentName;
 use muster_shared::desired::{SignedDesired, SlotSpec};
 use muster_shared::id::BootId;
 use muster_shared::limits::{DESIRED_BYTES_MAX, REPORTED_BYTES_MAX, SLOTS_MAX};
 use muster_shared::reported::Refusal;
 use muster_shared::signing::Envelope;
 use muster_shared::telemetry::{Ack, SignedBatch};
-use muster_shared::wire::{self, Message, WireError};
+use muster_shared::wire::{self, Message, WireError, decode_as};
+use muster_shared::{DeploymentName, v1};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,21 @@ struct ProvenRecord(SlotSpec);
 
 impl Message for ProvenRecord {
     const NAME: &'static str = "proven version";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = DESIRED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<ProvenRecordV1, _>(body))
+    }
+}
+
+#[derive(Deserialize)]
+struct ProvenRecordV1(v1::SlotSpec);
+
+impl From<ProvenRecordV1> for ProvenRecord {
+    fn from(old: ProvenRecordV1) -> Self {
+        Self(old.0.into())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +92,21 @@ struct RefusalsRecord(Vec<Refusal>);
 
 impl Message for RefusalsRecord {
     const NAME: &'static str = "refusals";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<RefusalsRecordV1, _>(body))
+    }
+}
+
+#[derive(Deserialize)]
+struct RefusalsRecordV1(Vec<v1::Refusal>);
+
+impl From<RefusalsRecordV1> for RefusalsRecord {
+    fn from(old: RefusalsRecordV1) -> Self {
+        Self(old.0.into_iter().map(Into::into).collect())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -243,7 +271,10 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use muster_shared::desired::{BlobRef, Resources};
+    use muster_shared::reported::{BundleRef, RefusalKind};
     use muster_shared::signing::key::SecretKey;
+    use muster_shared::{Digest, Version};
 
     use super::*;
 
@@ -264,6 +295,61 @@ mod tests {
         let journal = Journal::open(data.path()).expect("opens");
         assert_eq!(journal.roots().expect("reads"), [envelope("root 1"), envelope("root 2")]);
         assert_eq!(journal.desired().expect("reads"), Some(envelope("desired")));
+    }
+
+    #[test]
+    fn what_an_agent_of_version_1_kept_is_not_lost_by_its_update() {
+        let data = tempfile::tempdir().expect("a folder");
+        let digits: DeploymentName = "digits".parse().expect("a name");
+        let proven = SlotSpec {
+            deployment: digits.clone(),
+            served_as: Some("numbers".parse().expect("a name")),
+            model: "digits".parse().expect("a name"),
+            version: Version::new(2).expect("a version"),
+            manifest: Digest::of("manifest"),
+            envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1234 },
+            variant: "fp32".parse().expect("a name"),
+            resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
+            probation_ms: 60_000,
+            attempt: 0,
+            swap_in_place: false,
+        };
+        let refusal = Refusal {
+            bundle: BundleRef { model: proven.model.clone(), version: proven.version, manifest: proven.manifest },
+            agent: "0.1.0".into(),
+            attempt: 0,
+            memory_bytes: 0,
+            kind: RefusalKind::CrashedInProbation,
+            reason: "signal 11".into(),
+            at_ms: 5,
+        };
+        // In postcard a struct is its fields in order, as a tuple is.
+        let old_proven = (
+            (&proven.deployment, &proven.served_as, &proven.model, proven.version, proven.manifest),
+            (proven.envelope, &proven.variant, proven.resources, proven.probation_ms),
+        );
+        let old_refusals = [(&refusal.bundle, &refusal.agent, refusal.kind, &refusal.reason, refusal.at_ms)];
+        let bytes = |body: Result<Vec<u8>, postcard::Error>| [vec![1], body.expect("encodes")].concat();
+        {
+            let journal = Journal::open(data.path()).expect("opens");
+            let write = journal.database.begin_write().expect("begins");
+            let proven = bytes(postcard::to_allocvec(&old_proven));
+            write.open_table(PROVEN).expect("opens").insert("digits", proven.as_slice()).expect("inserts");
+            let refusals = bytes(postcard::to_allocvec(&old_refusals[..]));
+            write.open_table(STATE).expect("opens").insert(REFUSALS_KEY, refusals.as_slice()).expect("inserts");
+            write.commit().expect("commits");
+        }
+        let journal = Journal::open(data.path()).expect("opens");
+        assert_eq!(journal.proven().expect("reads"), std::slice::from_ref(&proven));
+        assert_eq!(journal.refusals().expect("reads"), std::slice::from_ref(&refusal));
+
+        // What is kept from now on says more.
+        let (proven, refusal) =
+            (SlotSpec { attempt: 1, swap_in_place: true, ..proven }, Refusal { attempt: 1, ..refusal });
+        journal.save_proven(&digits, Some(&proven)).expect("saves");
+        journal.save_refusals(std::slice::from_ref(&refusal)).expect("saves");
+        assert_eq!(journal.proven().expect("reads"), [proven]);
+        assert_eq!(journal.refusals().expect("reads"), [refusal]);
     }
 
     #[test]
