@@ -14,9 +14,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::protocol::{FromWorker, Load, ToWorker, checked_length, frame, parse};
+use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, checked_length, frame, parse};
 use crate::tensor::Tensor;
 
 /// Requests that one worker may have, waiting and at work; more are told to come again later.
@@ -89,6 +90,7 @@ pub struct Answer {
 pub struct WorkerHandle {
     requests: mpsc::Sender<Request>,
     room: Arc<Semaphore>,
+    ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -113,20 +115,31 @@ impl WorkerHandle {
         // the last handle goes.
         let _ = self.requests.try_send(Request::Stop);
     }
+
+    /// Cancelled when the process is gone and what it took is free.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
 }
 
-/// Starts a worker. `tell` hears what becomes of it.
+/// Starts a worker once all of `after` have ended. `tell` hears what becomes of it.
 pub fn start(
     program: &Path,
     id: WorkerId,
     load: Load,
     purpose: Purpose,
+    after: Vec<CancellationToken>,
     tell: impl Fn(WorkerEvent) + Send + Sync + 'static,
 ) -> WorkerHandle {
     // One more than there is room for requests, so that a stop always fits.
     let (sender, requests) = mpsc::channel(REQUESTS_MAX + 1);
-    let program = program.to_owned();
+    let (program, ended) = (program.to_owned(), CancellationToken::new());
+    let end = ended.clone().drop_guard();
     tokio::spawn(async move {
+        let _end = end;
+        for other in after {
+            other.cancelled().await;
+        }
         let checking = matches!(purpose, Purpose::Check { .. });
         match spawn(&program) {
             Ok(child) => Life::new(id, child, requests, checking).live(load, purpose, &tell).await,
@@ -134,7 +147,7 @@ pub fn start(
             Err(error) => tell(WorkerEvent::Died(Death::Killed, format!("cannot start a worker: {error}"))),
         }
     });
-    WorkerHandle { requests: sender, room: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    WorkerHandle { requests: sender, room: Arc::new(Semaphore::new(REQUESTS_MAX)), ended }
 }
 
 fn spawn(program: &Path) -> std::io::Result<Child> {
@@ -351,10 +364,12 @@ impl Life {
     }
 }
 
-/// Whose doing an end was. A kill, too little memory and a plain exit prove nothing of the model.
+/// Whose doing an end was. A kill and a plain exit prove nothing of the model. The kernel's own kill for
+/// memory cannot be told from a person's: it proves nothing either.
 fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    if line.contains("memory allocation of") {
+    // The standard library aborts with these words where an allocation fails.
+    if status.code() == Some(OUT_OF_MEMORY_CODE) || line.contains("memory allocation of") {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
@@ -395,4 +410,43 @@ async fn read_message<M: DeserializeOwned>(stream: &mut ChildStdout) -> std::io:
     let mut bytes = vec![0; checked_length(length)?];
     stream.read_exact(&mut bytes).await?;
     parse(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_whose_doing_it_was() {
+        let (code, signal) = (|code: i32| code << 8, |signal: i32| signal);
+        let memory = "the model needs more than the 64Mi of memory that it was granted";
+        let check = |status, line: &str, death, reason: &str| {
+            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20);
+            assert_eq!((found, said.as_str()), (death, reason), "{status} {line}");
+        };
+        check(signal(6), "memory allocation of 99 bytes failed", Death::OutOfMemory, memory);
+        check(code(OUT_OF_MEMORY_CODE), "worker: panicked", Death::OutOfMemory, memory);
+        check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
+        check(signal(11), "", Death::Crashed, "crashed with signal 11: ");
+        check(signal(9), "", Death::Killed, "killed (signal 9)");
+        check(code(1), "no sandbox", Death::Killed, "exited with code 1: no sandbox");
+    }
+
+    /// A worker of a program that reads what it is told and ends when it is told no more.
+    fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
+        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1 };
+        start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, after, |_| {})
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_waits_for_another_starts_when_that_one_is_gone() {
+        // `cat worker` ends by itself: there is no such file.
+        let (first, gate) = (reader(1, vec![]), CancellationToken::new());
+        timeout(STOP_DEADLINE, first.ended().cancelled()).await.expect("it ends");
+        let second = reader(2, vec![first.ended(), gate.clone()]);
+        let soon = Duration::from_millis(50);
+        assert!(timeout(soon, second.ended().cancelled()).await.is_err(), "it waits for the gate");
+        gate.cancel();
+        timeout(STOP_DEADLINE, second.ended().cancelled()).await.expect("it started, and ended");
+    }
 }
