@@ -2,6 +2,7 @@
 //! an attacker's hands, clients that never rest.
 
 pub mod hostile;
+pub mod hungry;
 pub mod load;
 pub mod models;
 

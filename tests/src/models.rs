@@ -31,14 +31,14 @@ pub fn unloadable(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// A length-delimited protobuf field.
-fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
     let mut out = varint(u64::from(number << 3 | 2));
     out.extend(varint(bytes.len() as u64));
     out.extend(bytes);
     out
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     let mut out = vec![];
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

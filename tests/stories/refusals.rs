@@ -1,8 +1,9 @@
 //! Bundles that are signed and still do not serve.
 
 use anyhow::Result;
+use muster_tests::hungry::{ROW_BYTES, hungry_digits};
 use muster_tests::world;
-use muster_world::{Bundle, fixtures, post};
+use muster_world::{Bundle, World, fixtures, post};
 use serde_json::Value;
 
 fn golden_of(other: u32) -> Bundle {
@@ -65,5 +66,63 @@ fn a_file_that_the_engine_cannot_load_is_refused() -> Result<()> {
         Ok(device["refusals"].as_array().and_then(|refusals| refusals.first()).map(|refusal| refusal["kind"].clone()))
     })?;
     assert_eq!(kind, "cannotLoad");
+    Ok(())
+}
+
+/// Applies the digits deployment of a story that watches new versions for as long as it says.
+fn deploy_watched(world: &World, version: u32, probation: &str) -> Result<()> {
+    let yaml = format!(
+        "apiVersion: muster.dev/v1\nkind: Deployment\nmetadata: {{ name: digits }}\nspec:\n  model: digits\n  \
+         version: {version}\n  resources: {{ cpu: 250m, memory: 64Mi }}\n  rollout: {{ probation: {probation} }}\n"
+    );
+    let file = world.folder().join("watched.yaml");
+    std::fs::write(&file, yaml)?;
+    world.muster(&["apply", "-f", &file.to_string_lossy()]).map(drop)
+}
+
+#[test]
+fn a_model_that_runs_out_of_memory_while_it_is_watched_makes_way_for_the_old_one() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.publish(&Bundle::fixture("digits", 1))?;
+    deploy_watched(&world, 1, "1s")?;
+    world.until_serves("edge-1", "digits", 1)?;
+    // Its golden vectors are right, and it needs little for them.
+    world.publish(&hungry_digits(world.folder(), 2)?)?;
+    deploy_watched(&world, 2, "30s")?;
+    world.until("version 2 to be watched", |world| {
+        let slot = world.slot("edge-1", "digits")?;
+        Ok((slot["phase"] == "probation" && slot["running"]["version"] == 2).then_some(()))
+    })?;
+    let door = format!("{}/v1/models/digits:predict", world.door("edge-1")?);
+    let ask = |instances: &[Value]| post(&door, &serde_json::json!({ "instances": instances }).to_string());
+    let held_out = fixtures::held_out("digits", 2)?;
+    let (rows, expected) = (&held_out.instances[..8], &held_out.predictions[..8]);
+    let answer = ask(rows)?;
+    assert_eq!((answer.status, answer.version), (200, Some(2)), "{answer:?}");
+    let got = answer.body["predictions"].as_array().cloned().unwrap_or_default();
+    assert!(got.len() == 8 && expected.iter().zip(&got).all(|(expected, got)| fixtures::agrees(expected, got)));
+
+    // One request that the gateway would take too, with more rows than fit into what is granted.
+    let row = Value::from(vec![7; 64]);
+    let many = vec![row; 1_500];
+    assert!(many.len() * ROW_BYTES > 64 << 20);
+    assert!(serde_json::to_string(&many)?.len() < muster_shared::limits::CALL_BODY_BYTES_MAX);
+    let answer = ask(&many)?;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    let refusal = world.until("version 2 to be refused", |world| {
+        let device = world.device("edge-1")?;
+        Ok(device["refusals"].as_array().and_then(|refusals| refusals.first().cloned()))
+    })?;
+    assert_eq!((&refusal["kind"], &refusal["bundle"]["version"]), (&"tooMuchMemoryInProbation".into(), &2.into()));
+    assert_eq!(refusal["reason"], "the model needs more than the 64Mi of memory that it was granted");
+    assert_eq!(refusal["memoryBytes"], 64 << 20);
+
+    let slot = world.until("version 1 to be back", |world| {
+        let slot = world.slot("edge-1", "digits")?;
+        Ok((slot["running"]["version"] == 1).then_some(slot))
+    })?;
+    assert_ne!(slot["phase"], "probation", "{slot}");
+    let answer = ask(&fixtures::held_out("digits", 1)?.instances[..1])?;
+    assert_eq!((answer.status, answer.version), (200, Some(1)), "{answer:?}");
     Ok(())
 }
