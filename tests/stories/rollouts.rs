@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use muster_tests::load::Load;
 use muster_tests::world;
-use muster_world::{Bundle, World, fixtures};
+use muster_world::{Bundle, World, fixtures, post};
 use serde_json::Value;
 
 const DEVICES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
@@ -135,6 +135,36 @@ fn a_version_that_cannot_be_loaded_comes_no_further_than_the_first_device() -> R
     let unloadable = muster_tests::models::unloadable(&world.folder().join("unloadable.onnx"))?;
     world.publish(&Bundle { onnx: unloadable, ..Bundle::fixture("digits", 2) })?;
     comes_no_further(&mut world, "cannotLoad", "refused version 2")
+}
+
+#[test]
+fn a_version_that_crashes_under_load_comes_no_further_than_the_first_device() -> Result<()> {
+    let mut world = serving_version_1(FAST)?;
+    world.deploy_fleet("digits", "latest", 3, "rollout: { waves: [1, 2, 100%], probation: 60s }")?;
+    world.publish(&muster_tests::hungry::hungry_digits(world.folder(), 2)?)?;
+    let first = world.until("version 2 to be watched on the first device", |world| {
+        let in_probation = |device: &&&str| world.slot(device, "digits").is_ok_and(|slot| slot["phase"] == "probation");
+        Ok(DEVICES.iter().find(in_probation).copied())
+    })?;
+    // It answers small requests rightly, as version 2.
+    let rows = fixtures::held_out("digits", 2)?;
+    let small = serde_json::json!({ "instances": [rows.instances[0]] }).to_string();
+    let url = |base: &str| format!("{base}/v1/models/digits/versions/2:predict");
+    let answer = post(&url(&world.plane().gateway), &small)?;
+    assert_eq!((answer.status, answer.device.as_deref(), answer.version), (200, Some(first), Some(2)));
+    assert!(fixtures::agrees(&rows.predictions[0], &answer.body["predictions"][0]), "{}", answer.body);
+    // A large one ends its process. Nobody else is asked the same.
+    let row = vec![1; 64];
+    let large = serde_json::json!({ "instances": vec![row; 1500] }).to_string();
+    let answer = post(&url(&world.plane().gateway), &large)?;
+    assert_eq!((answer.status, answer.device.as_deref()), (500, Some(first)), "{}", answer.body);
+    comes_no_further(&mut world, "tooMuchMemoryInProbation", "more than the 64Mi of memory")?;
+    let restarts: u64 = DEVICES
+        .iter()
+        .map(|device| Ok(world.slot(device, "digits")?["restarts"].as_u64().unwrap_or(0)))
+        .sum::<Result<u64>>()?;
+    assert_eq!(restarts, 0, "the old version's workers never died");
+    Ok(())
 }
 
 #[test]
