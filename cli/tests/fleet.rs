@@ -39,7 +39,7 @@ fn device(schedule: &str) -> Value {
 fn left(replicas: &[(&str, Value)]) -> Value {
     let replica = |(name, reason): &(&str, Value)| {
         let replica = json!({
-            "device": "edge-1", "phase": "serving", "running": 1, "manifest": Digest::of("m"), "why": "kept",
+            "device": "edge-1", "phase": "serving", "running": 1, "version": 1, "manifest": Digest::of("m"), "why": "kept",
             "leaving": true, "reason": reason,
         });
         json!({"deployment": name, "replica": replica})

@@ -46,7 +46,7 @@ const TIERS: [(&str, Tier); 6] = [
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
         // Everything but the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "story"];
+        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story"];
         for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }

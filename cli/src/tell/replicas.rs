@@ -12,11 +12,19 @@ pub fn table<'a>(first: &'static str, replicas: impl IntoIterator<Item = (&'a st
         [first, "VERSION", "PHASE"].into_iter().chain(figures::HEADER).chain(["WHY"]).collect();
     let mut table = Table::new(&header);
     for (name, replica) in replicas {
-        let start = [name.to_owned(), or_dash(replica.running), phase(replica)];
+        let start = [name.to_owned(), version(replica), phase(replica)];
         let cells = start.into_iter().chain(figures::cells(replica.figures.as_ref()));
         table.row(cells.chain([why(replica)]));
     }
     table
+}
+
+/// The version that answers, and the one that is to come.
+pub fn version(replica: &Replica) -> String {
+    match replica.running {
+        Some(running) if running == replica.version => running.to_string(),
+        running => format!("{} → {}", or_dash(running), replica.version),
+    }
 }
 
 /// How far it is, and whether it is to go.
@@ -52,7 +60,8 @@ pub mod tests {
     /// A replica as the API gives it, with these fields in place of the usual ones.
     pub fn replica(fields: Value) -> Value {
         let mut whole = json!({
-            "device": "edge-1", "phase": "serving", "running": 1, "manifest": muster_shared::Digest::of("m"),
+            "device": "edge-1", "phase": "serving", "running": 1, "version": 1,
+            "manifest": muster_shared::Digest::of("m"),
             "why": "it is there already", "leaving": false, "reason": null, "figures": null,
         });
         for (name, value) in fields.as_object().expect("an object") {
@@ -83,7 +92,7 @@ pub mod tests {
             "\
 DEVICE   VERSION   PHASE                  SHARE   REQ/S   R CORE-MS   A CORES   P50       P99       WHY
 edge-1   1         serving                12.5%   40.0    25.0        1.00      24.0 ms   31.5 ms   it is there already
-edge-2   -         refused                -       -       -           -         -         -         it is there already; golden vectors fail
+edge-2   - → 1     refused                -       -       -           -         -         -         it is there already; golden vectors fail
 edge-3   1         not reported, leaves   -       -       -           -         -         -         -
 "
         );
