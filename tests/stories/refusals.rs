@@ -1,9 +1,14 @@
 //! Bundles that are signed and still do not serve.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
 use anyhow::Result;
 use muster_tests::hungry::{ROW_BYTES, hungry_digits};
 use muster_tests::world;
-use muster_world::{Bundle, World, fixtures, post};
+use muster_world::{Bundle, World, descendants, fixtures, post};
 use serde_json::Value;
 
 fn golden_of(other: u32) -> Bundle {
@@ -74,6 +79,14 @@ fn deploy_watched(world: &World, version: u32, probation: &str) -> Result<()> {
     world.muster(&["apply", "-f", &file.to_string_lossy()]).map(drop)
 }
 
+/// One request that the gateway takes too, with more rows than fit into what is granted.
+fn too_many_rows() -> Result<Vec<Value>> {
+    let rows = vec![Value::from(vec![7; 64]); 1_500];
+    assert!(rows.len() * ROW_BYTES > 64 << 20);
+    assert!(serde_json::to_string(&rows)?.len() < muster_shared::limits::CALL_BODY_BYTES_MAX);
+    Ok(rows)
+}
+
 #[test]
 fn a_model_that_runs_out_of_memory_while_it_is_watched_makes_way_for_the_old_one() -> Result<()> {
     let mut world = world(&["edge-1"])?;
@@ -96,12 +109,7 @@ fn a_model_that_runs_out_of_memory_while_it_is_watched_makes_way_for_the_old_one
     let got = answer.body["predictions"].as_array().cloned().unwrap_or_default();
     assert!(got.len() == 8 && expected.iter().zip(&got).all(|(expected, got)| fixtures::agrees(expected, got)));
 
-    // One request that the gateway would take too, with more rows than fit into what is granted.
-    let row = Value::from(vec![7; 64]);
-    let many = vec![row; 1_500];
-    assert!(many.len() * ROW_BYTES > 64 << 20);
-    assert!(serde_json::to_string(&many)?.len() < muster_shared::limits::CALL_BODY_BYTES_MAX);
-    let answer = ask(&many)?;
+    let answer = ask(&too_many_rows()?)?;
     assert_eq!(answer.status, 500, "{answer:?}");
     let refusal = world.until("version 2 to be refused", |world| {
         let device = world.device("edge-1")?;
@@ -118,5 +126,69 @@ fn a_model_that_runs_out_of_memory_while_it_is_watched_makes_way_for_the_old_one
     assert_ne!(slot["phase"], "probation", "{slot}");
     let answer = ask(&fixtures::held_out("digits", 1)?.instances[..1])?;
     assert_eq!((answer.status, answer.version), (200, Some(1)), "{answer:?}");
+    Ok(())
+}
+
+/// Looks every millisecond how many workers an agent has, until it is asked for the most there were.
+struct Watch {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<Result<usize>>,
+}
+
+impl Watch {
+    fn begin(agent: u32) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let told = done.clone();
+        let thread = std::thread::spawn(move || {
+            let mut most = 0;
+            while !told.load(Ordering::Relaxed) {
+                most = most.max(descendants(agent)?.len());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(most)
+        });
+        Self { done, thread }
+    }
+
+    fn most(self) -> Result<usize> {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?
+    }
+}
+
+#[test]
+fn where_two_versions_do_not_fit_the_old_one_makes_room_and_comes_back() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.stop_agent("edge-1")?;
+    let config = world.device_folder("edge-1").join("agent.toml");
+    let text = std::fs::read_to_string(&config)?;
+    assert!(text.contains("[limits]\n"), "{text}");
+    // One version takes 64Mi: there is no room for another one beside it.
+    std::fs::write(&config, text.replace("[limits]\n", "[limits]\nmemory = \"100Mi\"\n"))?;
+    world.start_agent("edge-1")?;
+    world.publish(&Bundle::fixture("digits", 1))?;
+    deploy_watched(&world, 1, "1s")?;
+    world.until_serves("edge-1", "digits", 1)?;
+
+    let watch = Watch::begin(world.agent_id("edge-1")?);
+    world.publish(&hungry_digits(world.folder(), 2)?)?;
+    deploy_watched(&world, 2, "30s")?;
+    world.until("version 2 to be watched", |world| {
+        let slot = world.slot("edge-1", "digits")?;
+        Ok((slot["phase"] == "probation" && slot["running"]["version"] == 2).then_some(()))
+    })?;
+    let door = format!("{}/v1/models/digits:predict", world.door("edge-1")?);
+    let ask = |instances: &[Value]| post(&door, &serde_json::json!({ "instances": instances }).to_string());
+    let row = &fixtures::held_out("digits", 1)?.instances[..1];
+    assert_eq!(ask(row)?.version, Some(2));
+    assert_eq!(ask(&too_many_rows()?)?.status, 500);
+    let slot = world.until("version 1 to be back", |world| {
+        let slot = world.slot("edge-1", "digits")?;
+        Ok((slot["running"]["version"] == 1).then_some(slot))
+    })?;
+    assert_eq!(slot["restarts"], 0, "{slot}");
+    let answer = ask(row)?;
+    assert_eq!((answer.status, answer.version), (200, Some(1)), "{answer:?}");
+    assert_eq!(watch.most()?, 1);
     Ok(())
 }
