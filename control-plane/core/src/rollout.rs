@@ -303,14 +303,18 @@ impl Rollout {
                 }
             }
         }
-        // Where there is nothing to protect, whoever holds a replica begins. And a device that has the
-        // target already keeps it: nothing goes backwards because our memory is older than the fleet.
-        // Where only the grant changes, what a device reports does not tell the two apart.
+        // Where there is nothing to protect, whoever holds a replica and is there begins. And a device
+        // that has the target already keeps it: nothing goes backwards because our memory is older than
+        // the fleet. Where only the grant changes, what a device reports does not tell the two apart.
         let tells = self.previous.as_ref().is_none_or(|previous| previous.manifest != self.target.manifest);
         let stays = |(id, (_, lost)): &(&&DeviceId, &(&Device, bool))| !lost && !self.failed.contains_key(**id);
         for (id, (device, _)) in view.holders.iter().filter(stays).collect::<Vec<_>>() {
-            if self.previous.is_none() || tells && self.has_it(view.name, device) {
-                let grant = || Grant { wave, began_ms: now_ms, since_ms: now_ms, said: None, healthy: None };
+            let has_it = tells && self.has_it(view.name, device);
+            if self.previous.is_none() && device.is_up() || has_it {
+                // One that is silent has proven it before; its silence is no failure of this version.
+                let report = device.slots.get(view.name).filter(|_| has_it && !device.is_up());
+                let healthy = report.map(|report| report.restarts);
+                let grant = || Grant { wave, began_ms: now_ms, since_ms: now_ms, said: None, healthy };
                 self.granted.entry((*id).clone()).or_insert_with(grant);
             }
         }

@@ -456,6 +456,34 @@ fn the_first_version_comes_at_once_and_closes_when_it_fails() {
 }
 
 #[test]
+fn who_was_lost_before_does_not_fail_the_next_attempt() {
+    let mut bench = Bench::empty(6);
+    bench.target(1);
+    bench.look(0);
+    let lost = ["edge-2", "edge-3", "edge-4"].map(id);
+    for device in &lost {
+        bench.fall_silent(device);
+        bench.lost.insert(device.clone());
+    }
+    bench.turns(2);
+    assert_eq!(bench.say(), "Stopped: edge-4: it fell silent while it took version 1");
+    bench.rollout = bench.rollout.take().map(|rollout| rollout.resume(9).expect("it can begin again"));
+    bench.turns(4);
+    assert_eq!(bench.say(), "done v1 3/6");
+    // Nor does one that had it before.
+    for device in &lost {
+        bench.devices.get_mut(device).expect("a device").slots = reports(&[("a", serving(1))]);
+    }
+    bench.lost.clear();
+    let rollout = Rollout { stage: Stage::Stopped { reason: "something".into() }, ..bench.rollout().clone() };
+    bench.rollout = Some(rollout.resume(9).expect("it can begin again"));
+    bench.turn();
+    bench.lost.extend(lost);
+    bench.turns(4);
+    assert_eq!(bench.rollout().stage, Stage::Done);
+}
+
+#[test]
 fn devices_that_serve_the_target_already_keep_it() {
     let mut bench = Bench::settled(8);
     for device in bench.devices.values_mut().take(5) {
