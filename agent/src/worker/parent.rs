@@ -10,8 +10,8 @@ use std::time::Duration;
 use muster_agent_core::slot::{Death, WorkerId};
 use muster_shared::reported::{Measured, RefusalKind};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -368,8 +368,7 @@ impl Life {
 /// memory cannot be told from a person's: it proves nothing either.
 fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    // The standard library aborts with these words where an allocation fails.
-    if status.code() == Some(OUT_OF_MEMORY_CODE) || line.contains("memory allocation of") {
+    if status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
@@ -380,10 +379,10 @@ fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (D
     }
 }
 
-/// Logs what a worker writes to its standard error and gives back the last line.
-async fn read_lines(id: WorkerId, stderr: ChildStderr) -> Option<String> {
+/// Logs what a worker writes to its standard error and gives back its last words.
+async fn read_lines(id: WorkerId, stderr: impl AsyncRead + Unpin) -> Option<String> {
     let mut reader = BufReader::new(stderr);
-    let mut last = None;
+    let mut last: Option<String> = None;
     loop {
         let mut line = vec![];
         match (&mut reader).take(ERROR_LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
@@ -392,8 +391,16 @@ async fn read_lines(id: WorkerId, stderr: ChildStderr) -> Option<String> {
         }
         let line = String::from_utf8_lossy(&line).trim().to_owned();
         info!(worker = id.0, line, "worker says");
-        last = Some(line);
+        // The standard library adds a note on backtraces to these words.
+        if !last.as_deref().is_some_and(is_out_of_memory) {
+            last = Some(line);
+        }
     }
+}
+
+/// The words with which the standard library aborts where an allocation fails.
+fn is_out_of_memory(line: &str) -> bool {
+    line.starts_with("memory allocation of ")
 }
 
 async fn read_messages(mut stdout: ChildStdout, messages: mpsc::Sender<FromWorker>) {
@@ -430,6 +437,16 @@ mod tests {
         check(signal(11), "", Death::Crashed, "crashed with signal 11: ");
         check(signal(9), "", Death::Killed, "killed (signal 9)");
         check(code(1), "no sandbox", Death::Killed, "exited with code 1: no sandbox");
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_those_that_say_why() {
+        let last = async |text: &'static str| read_lines(WorkerId(1), text.as_bytes()).await;
+        assert_eq!(last("").await, None);
+        assert_eq!(last("one\ntwo\n").await.as_deref(), Some("two"));
+        let abort = "memory allocation of 80000 bytes failed";
+        let note = "memory allocation of 80000 bytes failed\nnote: run with `RUST_BACKTRACE=1` …\n";
+        assert_eq!(last(note).await.as_deref(), Some(abort));
     }
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
