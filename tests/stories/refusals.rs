@@ -70,9 +70,14 @@ fn a_file_that_the_engine_cannot_load_is_refused() -> Result<()> {
 
 /// Applies the digits deployment of a story that watches new versions for as long as it says.
 fn deploy_watched(world: &World, version: u32, probation: &str) -> Result<()> {
+    deploy_granted(world, version, probation, "64Mi")
+}
+
+/// The same with a grant of the story's own.
+fn deploy_granted(world: &World, version: u32, probation: &str, memory: &str) -> Result<()> {
     let yaml = format!(
         "apiVersion: muster.dev/v1\nkind: Deployment\nmetadata: {{ name: digits }}\nspec:\n  model: digits\n  \
-         version: {version}\n  resources: {{ cpu: 250m, memory: 64Mi }}\n  rollout: {{ probation: {probation} }}\n"
+         version: {version}\n  resources: {{ cpu: 250m, memory: {memory} }}\n  rollout: {{ probation: {probation} }}\n"
     );
     let file = world.folder().join("watched.yaml");
     std::fs::write(&file, yaml)?;
@@ -127,6 +132,23 @@ fn a_model_that_runs_out_of_memory_while_it_is_watched_makes_way_for_the_old_one
     let answer = ask(&fixtures::held_out("digits", 1)?.instances[..1])?;
     assert_eq!((answer.status, answer.version), (200, Some(1)), "{answer:?}");
     Ok(())
+}
+
+#[test]
+fn a_check_without_enough_memory_waits_says_why_and_is_made_again_with_more() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.publish(&hungry_digits(world.folder(), 1)?)?;
+    deploy_granted(&world, 1, "1s", "64Ki")?;
+    let slot = world.until("the check to wait", |world| {
+        let slot = world.slot("edge-1", "digits")?;
+        Ok(slot["waiting"].as_str().is_some_and(|waiting| waiting.contains("memory")).then_some(slot))
+    })?;
+    let waiting = "the check could not be made (the model needs more than the 64Ki of memory that it was granted); it \
+                   is tried again";
+    assert_eq!((&slot["phase"], &slot["waiting"]), (&"checking".into(), &waiting.into()));
+    assert_eq!(world.device("edge-1")?["refusals"], serde_json::json!([]));
+    deploy_granted(&world, 1, "1s", "64Mi")?;
+    world.until_serves("edge-1", "digits", 1)
 }
 
 /// Looks every millisecond how many workers an agent has, until it is asked for the most there were.
