@@ -127,6 +127,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_asker_may_say_how_long_it_waits() {
+        for (said, expected) in [
+            (None, Some(gateway::DEADLINE)),
+            (Some("250"), Some(Duration::from_millis(250))),
+            (Some("25000"), Some(gateway::DEADLINE_MAX)),
+            (Some("25001"), None),
+            (Some("0"), None),
+            (Some("-1"), None),
+            (Some("soon"), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(DEADLINE_MS, said.parse().expect("a header"));
+            }
+            assert_eq!(deadline(&headers), expected, "{said:?}");
+        }
+    }
+
+    #[test]
     fn paths_are_read_as_tensorflow_serving_reads_them() {
         let version = Version::new;
         let (status, predict) = (TfServingVerb::Status, TfServingVerb::Predict);
