@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use muster_shared::api::deployment::{OnDeviceLoss, Spec};
 use muster_shared::api::fleet::{Happening, Schedule};
-use muster_shared::desired::Resources;
+use muster_shared::desired::{Resources, SlotSpec};
 use muster_shared::id::{Labels, UnixMs};
 use muster_shared::reported::{RefusalKind, Reported};
 use muster_shared::{DeploymentName, DeviceId};
@@ -19,7 +19,8 @@ use crate::fleet::{
     Bundles, Device, Inputs, Machine, Presence, Refused, Release, Replicas, Report, Slots, Wanted, resolve,
 };
 use crate::liveness::{Liveness, Seen, Sight};
-use crate::plan::{Plan, plan};
+use crate::place;
+use crate::plan::{self, Plan, plan};
 use crate::rollout::{Happened, Policy, Rollout, View};
 
 /// Devices that fall silent within this time do so together, where no deployment says otherwise.
@@ -286,11 +287,14 @@ fn step_rollouts(
         });
         let holder = |(id, slots): (&DeviceId, &Slots)| slots.contains_key(name).then(|| id.clone());
         let holders: Vec<DeviceId> = inputs.previous.iter().filter_map(holder).collect();
+        let room = |id| Some((id, why_no_room(inputs, name, id, resolved.as_ref()?.resources)?));
+        let without_room = holders.iter().filter_map(room).collect();
         let holders = holders.iter().filter_map(|id| {
             let device = inputs.devices.get(id)?;
             Some((id, (device, device.is_lost_for(wanted))))
         });
-        let view = View { name, resolved, policy: &policy(spec), holders: holders.collect(), frozen, lapsed_ms };
+        let (policy, holders) = (policy(spec), holders.collect());
+        let view = View { name, resolved, policy: &policy, holders, without_room, frozen, lapsed_ms };
         let (rollout, news) = Rollout::step(held.remove(name), &view, now_ms);
         happened.extend(news.into_iter().map(|news| rollout_news(name, news)));
         let releases = rollout.as_ref().map(Rollout::releases);
@@ -300,6 +304,15 @@ fn step_rollouts(
         rollouts.extend(rollout.map(|rollout| (name.clone(), rollout)));
     }
     rollouts
+}
+
+/// Why a replica cannot grow to a grant on its device, beside what else is there.
+fn why_no_room(inputs: &Inputs, name: &DeploymentName, id: &DeviceId, resources: Resources) -> Option<String> {
+    let (device, slots) = (inputs.devices.get(id)?, inputs.previous.get(id)?);
+    let held = slots.get(name).filter(|held| held.resources != resources)?;
+    let beside = plan::beside(inputs, id, name, &Slots::new());
+    let grown = SlotSpec { resources, ..held.clone() };
+    place::why_no_room(id, device, &beside, &grown).map(|reason| reason.to_string())
 }
 
 /// Whether silence of many holds anything back.

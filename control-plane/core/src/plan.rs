@@ -121,7 +121,7 @@ fn keep_places<'a>(inputs: &'a Inputs, name: &'a DeploymentName, wanted: &Wanted
 }
 
 /// What is kept on a device, and what else was there before and is still wanted.
-fn beside(inputs: &Inputs, id: &DeviceId, name: &DeploymentName, kept: &Slots) -> Slots {
+pub(crate) fn beside(inputs: &Inputs, id: &DeviceId, name: &DeploymentName, kept: &Slots) -> Slots {
     let mut slots = inputs.previous.get(id).cloned().unwrap_or_default();
     slots.retain(|of, _| of != name && inputs.deployments.contains_key(of));
     slots.extend(kept.clone());

@@ -124,6 +124,8 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     /// The devices that have it, with whether they are lost for it.
     pub holders: BTreeMap<&'a DeviceId, (&'a Device, bool)>,
+    /// Devices among them that have no room for what is wanted today, and why.
+    pub without_room: BTreeMap<&'a DeviceId, String>,
     /// Silence of many holds everything back.
     pub frozen: bool,
     /// How much of the time since the last look counts for no device: we heard none of them, or
@@ -265,7 +267,7 @@ impl Rollout {
     fn judge(&mut self, wave: usize, view: &View<'_>, now_ms: UnixMs) {
         for (id, mut grant) in std::mem::take(&mut self.granted) {
             let Some((device, lost)) = view.holders.get(&id) else { continue };
-            let standing = match self.standing(view.name, device) {
+            let standing = match self.standing(view, &id, device) {
                 Standing::Silent if *lost && grant.healthy.is_none() => match self.may_be_lost(device) {
                     // Somebody else takes its place.
                     true => continue,
@@ -384,11 +386,12 @@ impl Rollout {
     }
 
     /// The next devices, in an order of this deployment's own: not always the same device goes first.
+    /// Those without room come last: they can only move away or fail.
     fn eligible(&self, view: &View<'_>, count: usize) -> Vec<DeviceId> {
         let is_new = |id: &DeviceId| !self.granted.contains_key(id) && !self.failed.contains_key(id);
         let fits = |(id, (device, _)): &(&&DeviceId, &(&Device, bool))| device.is_up() && is_new(id);
         let mut ids: Vec<&DeviceId> = view.holders.iter().filter(fits).map(|(id, _)| *id).collect();
-        ids.sort_by_cached_key(|id| Digest::of(format!("{} {id}", view.name)).0);
+        ids.sort_by_cached_key(|id| (view.without_room.contains_key(id), Digest::of(format!("{} {id}", view.name)).0));
         ids.into_iter().take(count).cloned().collect()
     }
 
@@ -397,7 +400,7 @@ impl Rollout {
         report.is_some_and(|report| report.phase == Phase::Serving && report.running == Some(self.target.manifest))
     }
 
-    fn standing(&self, name: &DeploymentName, device: &Device) -> Standing {
+    fn standing(&self, view: &View<'_>, id: &DeviceId, device: &Device) -> Standing {
         let version = self.target.version;
         // What it has proven holds, whatever else it was told meanwhile, and wherever it is now.
         if let Some(reason) = device.why_refused(&self.target) {
@@ -406,9 +409,10 @@ impl Rollout {
         if !device.is_up() {
             return Standing::Silent;
         }
-        let report = device.slots.get(name).filter(|_| device.is_current);
+        let report = device.slots.get(view.name).filter(|_| device.is_current);
         let Some(report) = report.filter(|report| report.wanted == Some(self.target.manifest)) else {
-            return Standing::Working("it has yet to take it".to_owned());
+            let why = view.without_room.get(id).map_or("it has yet to take it", String::as_str);
+            return Standing::Working(why.to_owned());
         };
         let waiting = report.waiting.clone();
         match report.phase {

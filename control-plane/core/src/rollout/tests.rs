@@ -17,6 +17,7 @@ struct Bench {
     policy: Policy,
     devices: BTreeMap<DeviceId, Device>,
     lost: BTreeSet<DeviceId>,
+    without_room: BTreeSet<DeviceId>,
     /// Devices that get nowhere with this version.
     stuck: BTreeMap<DeviceId, u64>,
     rollout: Option<Rollout>,
@@ -45,6 +46,7 @@ impl Bench {
             policy: Policy { waves, max_failed: CountOrPercent::Count(0), deadline_ms: DEADLINE_MS },
             devices: devices.collect(),
             lost: BTreeSet::new(),
+            without_room: BTreeSet::new(),
             stuck: BTreeMap::new(),
             rollout: None,
             resolved: None,
@@ -72,7 +74,9 @@ impl Bench {
         self.now_ms += STEP_MS;
         let holders = self.devices.iter().map(|(id, device)| (id, (device, self.lost.contains(id)))).collect();
         let resolved = self.resolved.clone();
-        let view = View { name: &self.name, resolved, policy: &self.policy, holders, frozen: self.frozen, lapsed_ms };
+        let without_room = self.without_room.iter().map(|id| (id, format!("{id}: no room"))).collect();
+        let (name, policy, frozen) = (&self.name, &self.policy, self.frozen);
+        let view = View { name, resolved, policy, holders, without_room, frozen, lapsed_ms };
         let (rollout, happened) = Rollout::step(self.rollout.take(), &view, self.now_ms);
         self.rollout = rollout;
         self.happened.extend(happened.into_iter().map(|(kind, ..)| kind));
@@ -504,6 +508,27 @@ fn a_change_of_the_grant_goes_in_waves_too() {
     assert_eq!(bench.say(), "Running v1 wave 1 of 3, 1 granted, 0 healthy");
     bench.turns(8);
     assert_eq!(bench.rollout().stage, Stage::Done);
+}
+
+#[test]
+fn who_has_no_room_comes_last_and_says_so() {
+    let mut bench = Bench::settled(8);
+    bench.target(2);
+    bench.turn();
+    let first = bench.first_granted();
+    let mut bench = Bench::settled(8);
+    bench.without_room.insert(first.clone());
+    bench.target(2);
+    bench.turn();
+    assert_ne!(bench.first_granted(), first);
+    bench.turns(2);
+    let fetching = Report { phase: Phase::Fetching, wanted: None, ..serving(1) };
+    bench.devices.get_mut(&first).expect("a device").slots = reports(&[("a", fetching)]);
+    bench.look(0);
+    bench.now_ms += DEADLINE_MS;
+    bench.look(0);
+    let why = format!("{first}: it made no progress for 1m with version 2: {first}: no room");
+    assert!(bench.say().contains(&why), "{}", bench.say());
 }
 
 #[test]
