@@ -23,6 +23,8 @@ pub enum Nature {
     WrongGolden,
     /// It passes its check and dies while it is watched.
     Crashes,
+    /// It passes its check, and needs more memory than any grant while it is watched.
+    Grows,
 }
 
 /// Everything that was ever signed.

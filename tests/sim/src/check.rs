@@ -104,9 +104,13 @@ pub fn converged(plane: &Plane, devices: &[Device], catalog: &Catalog) -> Result
     Ok(())
 }
 
-/// Where every deployment has a good version to go to, no rollout is stopped or taken back.
+/// Where every deployment has a good version to go to, no rollout is stopped or taken back, but for want
+/// of room.
 pub fn nothing_stopped(plane: &Plane) -> Result<(), String> {
-    let over = |rollout: &Rollout| matches!(rollout.stage, Stage::Stopped { .. } | Stage::Undone);
+    let over = |rollout: &Rollout| match &rollout.stage {
+        Stage::Stopped { reason } => !reason.contains(" wanted, "),
+        stage => *stage == Stage::Undone,
+    };
     let stopped = plane.database.state.rollouts.iter().find(|(_, rollout)| over(rollout));
     stopped.map_or(Ok(()), |(name, rollout)| Err(format!("the rollout of {name} is over: {:?}", rollout.stage)))
 }

@@ -180,8 +180,7 @@ impl Device {
         self.refused_count
     }
 
-    /// How often its workers together were granted more memory than it has, though no version was to
-    /// make room for the next one.
+    /// How often a worker began with which all of them together were granted more memory than it has.
     pub fn overloaded_count(&self) -> u64 {
         self.overloaded_count
     }
@@ -371,8 +370,7 @@ impl Device {
                 Action::Check(..) | Action::Start(..) | Action::Route(..) | Action::Unroute(_) | Action::Stop(_) => {
                     run.work(action, catalog, self.slowness, rng, effects);
                     let loaded: u64 = run.workers.values().map(|worker| worker.spec.resources.memory_bytes).sum();
-                    let swaps = run.workers.values().any(|worker| worker.spec.swap_in_place);
-                    self.overloaded_count += u64::from(loaded > self.facts.memory_bytes && !swaps);
+                    self.overloaded_count += u64::from(loaded > self.facts.memory_bytes);
                 }
                 save => self.save(save, catalog, effects),
             }
@@ -501,9 +499,14 @@ impl Run {
                     _ => passed,
                 };
                 effects.push(Effect::After(after_ms, Cue::Worker(id, outcome)));
-                if nature == Nature::Crashes {
+                let death = match nature {
+                    Nature::Crashes => Some(Death::Crashed),
+                    Nature::Grows => Some(Death::OutOfMemory),
+                    Nature::Good | Nature::WrongGolden => None,
+                };
+                if let Some(death) = death {
                     let within_ms = u64::from(spec.probation_ms).max(2);
-                    let death = SlotEvent::Died(id, Death::Crashed, "it aborted".into());
+                    let death = SlotEvent::Died(id, death, "it ended while it was watched".into());
                     effects.push(Effect::After(after_ms + rng.range(1, within_ms), Cue::Worker(id, death)));
                 }
                 self.workers.insert(id, Worker { deployment: spec.deployment.clone(), spec });
@@ -514,7 +517,7 @@ impl Run {
             }
             Action::Route(id, spec) => {
                 // One that just died is there again soon; one of another version must never be asked.
-                if self.workers.get(&id).is_some_and(|worker| worker.spec != spec) {
+                if self.workers.get(&id).is_some_and(|worker| worker.spec.manifest != spec.manifest) {
                     let text = format!("{} is routed to {id:?}, which serves something else", spec.deployment);
                     effects.push(Effect::Broken(text));
                 }

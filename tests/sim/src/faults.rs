@@ -156,7 +156,8 @@ fn wish(devices: usize, deployments: usize, rng: &mut Rng) -> Wish {
         3 => Wish::Resize { deployment, memory_mib: *rng.pick(&[32, 64, 100, 150]) },
         4..=6 => Wish::Push { deployment, nature: Nature::Good },
         7 | 8 => Wish::Push { deployment, nature: Nature::WrongGolden },
-        9 | 10 => Wish::Push { deployment, nature: Nature::Crashes },
+        9 => Wish::Push { deployment, nature: Nature::Crashes },
+        10 => Wish::Push { deployment, nature: Nature::Grows },
         11..=13 => {
             let schedule = *rng.pick(&[Schedule::Open, Schedule::Cordoned, Schedule::Draining]);
             Wish::Schedule { device, schedule }

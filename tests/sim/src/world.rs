@@ -26,6 +26,8 @@ pub const SETTLE_MS: u64 = 60 * 60_000;
 const WATCH_MS: u64 = 3 * 60_000;
 /// So often, after the faults stopped, somebody looks after what they left.
 const CLEAN_UP_MS: u64 = 60_000;
+/// Who wants a replica to grow where there is no room gives up after so many attempts.
+const CLEAN_UPS_MAX: u32 = 5;
 const CHECK_EVERY_MS: u64 = 5_000;
 /// Events of one run; more means that something goes in circles.
 const EVENTS_MAX: u64 = 20_000_000;
@@ -47,8 +49,8 @@ pub struct World {
     broker: u64,
     broker_is_up: bool,
     is_calm: bool,
-    /// Somebody looked after what the faults left: nothing may be stopped any more.
-    is_cleaned_up: bool,
+    /// How often somebody looked after what the faults left: after that nothing may be stopped.
+    cleaned_up: u32,
     broken: Option<String>,
     /// How often the power went between two actions.
     cuts: u64,
@@ -123,7 +125,7 @@ impl World {
             broker: 0,
             broker_is_up: true,
             is_calm: false,
-            is_cleaned_up: false,
+            cleaned_up: 0,
             broken: None,
             cuts: 0,
             trace: Trace::default(),
@@ -155,7 +157,7 @@ impl World {
                 self.now_ms = at_ms;
                 if let Event::Check = event {
                     self.after(CHECK_EVERY_MS, Event::Check);
-                    let whole = || if self.is_cleaned_up { check::nothing_stopped(&self.plane) } else { Ok(()) };
+                    let whole = || if self.cleaned_up > 0 { check::nothing_stopped(&self.plane) } else { Ok(()) };
                     match check::converged(&self.plane, &self.devices, &self.catalog).and_then(|()| whole()) {
                         Ok(()) => return Ok(self.summary(self.now_ms - calm_ms)),
                         Err(waits) => last = waits,
@@ -530,8 +532,10 @@ impl World {
             }
         }
         self.plane.wanted_changed(&self.catalog, self.now_ms);
-        self.is_cleaned_up = true;
-        // What failed by itself after that is looked after, too.
-        self.after(CLEAN_UP_MS, Event::CleanUp);
+        // What failed by itself after that is looked after, too, but not for ever.
+        self.cleaned_up += 1;
+        if self.cleaned_up < CLEAN_UPS_MAX {
+            self.after(CLEAN_UP_MS, Event::CleanUp);
+        }
     }
 }
