@@ -3,25 +3,29 @@
 //! The control plane's planner task and the simulator call the same [`decide`]. What it remembers
 //! ([`State`]) is made durable before anything follows from it.
 
+mod news;
+mod observe;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use muster_shared::api::deployment::{OnDeviceLoss, Spec};
+use muster_shared::api::deployment::Spec;
 use muster_shared::api::fleet::{Happening, Schedule};
 use muster_shared::desired::{Resources, SlotSpec};
 use muster_shared::id::{Labels, UnixMs};
-use muster_shared::reported::{RefusalKind, Reported};
+use muster_shared::reported::Reported;
 use muster_shared::{DeploymentName, DeviceId};
 use serde::{Deserialize, Serialize};
 
 use crate::explain::{Choice, Reason};
-use crate::fleet::{
-    Bundles, Device, Inputs, Machine, Presence, Refused, Release, Replicas, Report, Slots, Wanted, resolve,
-};
-use crate::liveness::{Liveness, Seen, Sight};
+use crate::fleet::{Bundles, Device, Inputs, Release, Slots, resolve};
+use crate::liveness::Liveness;
 use crate::place;
 use crate::plan::{self, Plan, plan};
-use crate::rollout::{Happened, Policy, Rollout, View};
+use crate::rollout::{Policy, Rollout, View};
+
+use news::{moves, rollout_news, silence_news};
+use observe::{device, sight, wanted};
 
 /// Devices that fall silent within this time do so together, where no deployment says otherwise.
 const TOGETHER_MS: u64 = 60_000;
@@ -157,89 +161,6 @@ pub fn policy(spec: &Spec) -> Policy {
     }
 }
 
-fn sight(observed: &Observed) -> Sight {
-    let seen = |(id, seen): (&DeviceId, &DeviceSeen)| {
-        // One that never reported holds nothing that could be lost.
-        seen.reported.as_ref()?;
-        let site = labels(seen)
-            .iter()
-            .find(|(key, _)| key.as_str() == crate::fleet::SITE_LABEL)
-            .map(|(_, site)| site.to_string());
-        Some((id.clone(), Seen { connected_ms: seen.connected_ms, site }))
-    };
-    let moves = |spec: &&Spec| spec.on_device_loss == OnDeviceLoss::Move;
-    let graces: BTreeSet<u64> =
-        observed.deployments.values().filter(moves).map(|spec| spec.device_loss_grace.0).collect();
-    Sight {
-        devices: observed.devices.iter().filter_map(seen).collect(),
-        hearing_since_ms: observed.hearing_since_ms,
-        together_ms: graces.last().copied().unwrap_or(TOGETHER_MS),
-        first_ms: graces.first().copied().unwrap_or(TOGETHER_MS),
-    }
-}
-
-/// What the agent says of itself counts least.
-fn labels(seen: &DeviceSeen) -> Labels {
-    let mut labels = seen.reported.as_ref().map(|reported| reported.facts.labels.clone()).unwrap_or_default();
-    labels.extend(seen.labels.clone());
-    labels
-}
-
-fn device(id: &DeviceId, seen: &DeviceSeen, sight: &Sight, liveness: &Liveness, now_ms: UnixMs) -> Device {
-    let Some(reported) = &seen.reported else {
-        let presence = seen
-            .connected_ms
-            .map_or(Presence::default(), |since| Presence::Up { for_ms: now_ms.saturating_sub(since) });
-        return Device { labels: labels(seen), presence, schedule: seen.schedule, ..Device::default() };
-    };
-    let refused = reported.refusals.iter().map(|refusal| {
-        let memory_bytes = (refusal.kind == RefusalKind::TooMuchMemoryInProbation).then_some(refusal.memory_bytes);
-        (refusal.bundle.manifest, Refused { reason: refusal.reason.clone(), attempt: refusal.attempt, memory_bytes })
-    });
-    let slots = reported.slots.iter().map(|slot| {
-        let report = Report {
-            phase: slot.phase,
-            wanted: slot.wanted.as_ref().map(|bundle| bundle.manifest),
-            running: slot.running.as_ref().map(|bundle| bundle.manifest),
-            waiting: slot.waiting.clone(),
-            restarts: slot.restarts,
-            measured: slot.measured,
-        };
-        (slot.deployment.clone(), report)
-    });
-    let facts = &reported.facts;
-    Device {
-        labels: labels(seen),
-        presence: liveness.presence(id, sight.devices.get(id), now_ms),
-        schedule: seen.schedule,
-        machine: Some(Machine {
-            arch: facts.arch.clone(),
-            cpu_model: facts.cpu_model.clone(),
-            cpu_milli: facts.cpu_milli,
-            memory_bytes: facts.memory_bytes,
-            engines: facts.engines.clone(),
-        }),
-        refused: refused.collect(),
-        slots: slots.collect(),
-        is_current: seen.is_current,
-    }
-}
-
-fn wanted(spec: &Spec) -> Wanted {
-    Wanted {
-        model: spec.model.clone(),
-        version: spec.version,
-        replicas: if spec.every_device { Replicas::EveryDevice } else { Replicas::Count(spec.replicas) },
-        selector: spec.selector.clone(),
-        resources: Resources { cpu_milli: spec.resources.cpu.0, memory_bytes: spec.resources.memory.0 },
-        probation_ms: spec.rollout.probation.0.try_into().unwrap_or(u32::MAX),
-        served_as: spec.served_as.clone(),
-        on_device_loss: spec.on_device_loss,
-        device_loss_grace_ms: spec.device_loss_grace.0,
-        releases: None,
-    }
-}
-
 fn relieved(notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>) -> BTreeSet<(DeploymentName, DeviceId)> {
     let of = |(id, notes): (&DeviceId, &BTreeMap<DeploymentName, Note>)| -> Vec<_> {
         notes.iter().filter(|(_, note)| note.relieved).map(|(name, _)| (name.clone(), id.clone())).collect()
@@ -318,51 +239,6 @@ fn why_no_room(inputs: &Inputs, name: &DeploymentName, id: &DeviceId, resources:
 /// Whether silence of many holds anything back.
 pub fn is_frozen(liveness: &Liveness) -> bool {
     !liveness.freezes.is_empty()
-}
-
-fn rollout_news(name: &DeploymentName, (kind, device, text): Happened) -> Event {
-    Event { kind, deployment: Some(name.clone()), device, text }
-}
-
-/// What changed in who is silent.
-fn silence_news(before: &Liveness, after: &Liveness, observed: &Observed) -> Vec<Event> {
-    let fleet = |kind, text| Event { kind, deployment: None, device: None, text };
-    let begun = after.freezes.iter().filter(|(group, _)| !before.freezes.contains_key(*group));
-    let ended = before.freezes.keys().filter(|group| !after.freezes.contains_key(*group));
-    let mut news: Vec<Event> =
-        begun.map(|(group, freeze)| fleet(Happening::MovesFrozen, format!("{group}: {freeze}"))).collect();
-    news.extend(ended.map(|group| fleet(Happening::MovesResumed, format!("{group}: moves go on"))));
-    let graces: BTreeSet<u64> = observed.deployments.values().map(|spec| spec.device_loss_grace.0).collect();
-    let Some(grace_ms) = graces.first().copied() else { return news };
-    let lost = |liveness: &Liveness, id: &DeviceId| {
-        liveness.silent.get(id).is_some_and(|silence| silence.approved || silence.counted_ms >= grace_ms)
-    };
-    for id in after.silent.keys().filter(|id| lost(after, id) && !lost(before, id)) {
-        let text = format!("{id} has been silent for longer than its replicas wait");
-        news.push(Event { kind: Happening::DeviceLost, deployment: None, device: Some(id.clone()), text });
-    }
-    for id in before.silent.keys().filter(|id| lost(before, id) && !after.silent.contains_key(*id)) {
-        let text = format!("{id} is back");
-        news.push(Event { kind: Happening::DeviceReturned, deployment: None, device: Some(id.clone()), text });
-    }
-    news
-}
-
-/// Replicas that left a device for another.
-fn moves(inputs: &Inputs, plan: &Plan, notes: &BTreeMap<DeviceId, BTreeMap<DeploymentName, Note>>) -> Vec<Event> {
-    let mut moved = Vec::new();
-    for (id, notes) in notes {
-        for (name, note) in notes {
-            let gone = plan.slots.get(id).is_none_or(|slots| !slots.contains_key(name));
-            let Some(reason) = note.leaving.as_ref().filter(|_| gone && inputs.deployments.contains_key(name)) else {
-                continue;
-            };
-            let text = format!("a replica of {name} left {id}: {reason}");
-            let (deployment, device) = (Some(name.clone()), Some(id.clone()));
-            moved.push(Event { kind: Happening::ReplicaMoved, deployment, device, text });
-        }
-    }
-    moved
 }
 
 /// Replicas that their devices have not got to serve for so long that others should have them. While a

@@ -6,9 +6,11 @@
 //!
 //! Invariant: while there is a previous release, only granted devices have the new one.
 
+mod operator;
+mod view;
+
 use std::collections::BTreeMap;
 
-use muster_shared::api::deployment::{DeviceFailure, RolloutStage, RolloutView};
 use muster_shared::api::fleet::Happening;
 use muster_shared::id::UnixMs;
 use muster_shared::limits::clip;
@@ -19,6 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Device, Granted, Release, Releases};
 
+pub use operator::CannotChange;
+pub use view::phase_text;
+
 /// A device that comes and goes gets this many times the deadline in all.
 const DEADLINES_MAX: u64 = 10;
 /// A worker that is started again so often after its probation fails the device.
@@ -26,8 +31,6 @@ const RESTARTS_MAX: u32 = 3;
 /// Devices that may fall silent while they take the first version of a deployment: devices die, and a
 /// version that kills them is rarer. With more, it is taken for the version's doing.
 const LOST_MAX: u32 = 2;
-/// Failed devices that a view lists.
-const FAILED_LISTED_MAX: usize = 20;
 
 /// One rollout, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,29 +138,6 @@ pub struct View<'a> {
 
 /// Something that happened in a step.
 pub type Happened = (Happening, Option<DeviceId>, String);
-
-/// Why an operator's wish cannot be met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CannotChange {
-    /// There is none.
-    #[error("there was no rollout yet")]
-    None,
-    /// It is over.
-    #[error("the rollout is over")]
-    Over,
-    /// It goes on already.
-    #[error("the rollout is not held")]
-    Running,
-    /// It is held already.
-    #[error("the rollout is held already")]
-    Paused,
-    /// It has nothing to go back to.
-    #[error("there is no earlier version to go back to")]
-    NoPrevious,
-    /// It was taken back already.
-    #[error("the rollout was taken back already")]
-    Undone,
-}
 
 /// How a device stands to the target.
 enum Standing {
@@ -430,39 +410,6 @@ impl Rollout {
         }
     }
 
-    /// An operator wants no further device to begin.
-    pub fn pause(self, now_ms: UnixMs) -> Result<Self, CannotChange> {
-        match self.stage {
-            Stage::Running { wave } => Ok(self.to(Stage::Paused { wave }, now_ms)),
-            Stage::Paused { .. } => Err(CannotChange::Paused),
-            Stage::Stopped { .. } | Stage::Undone | Stage::Done => Err(CannotChange::Over),
-        }
-    }
-
-    /// An operator wants it to go on; one that failed begins again, and devices try once more what
-    /// they refused.
-    pub fn resume(self, now_ms: UnixMs) -> Result<Self, CannotChange> {
-        match self.stage {
-            Stage::Running { .. } => Err(CannotChange::Running),
-            Stage::Paused { wave } => Ok(self.to(Stage::Running { wave }, now_ms)),
-            Stage::Stopped { .. } | Stage::Undone => {
-                let attempt = self.target.attempt.saturating_add(1);
-                let target = Release { attempt, ..self.target };
-                Ok(Self { number: self.number + 1, ..Self::begin(self.number, target, self.previous, now_ms) })
-            }
-            Stage::Done => Err(CannotChange::Over),
-        }
-    }
-
-    /// An operator wants the previous release back, everywhere and at once.
-    pub fn undo(self, now_ms: UnixMs) -> Result<Self, CannotChange> {
-        match self.stage {
-            Stage::Undone => Err(CannotChange::Undone),
-            _ if self.previous.is_none() => Err(CannotChange::NoPrevious),
-            _ => Ok(self.to(Stage::Undone, now_ms)),
-        }
-    }
-
     /// Which device is to have what.
     pub fn releases(&self) -> Releases {
         let (granted, closed) = match &self.stage {
@@ -502,78 +449,6 @@ impl Rollout {
         waits.map(ends).min()
     }
 
-    /// As people see it.
-    pub fn view(&self, policy: &Policy, devices: u32, frozen: bool) -> RolloutView {
-        let sizes = self.sizes(policy, devices);
-        let (stage, wave) = match &self.stage {
-            Stage::Running { wave } => (RolloutStage::Running, *wave),
-            Stage::Paused { wave } => (RolloutStage::Paused, *wave),
-            Stage::Stopped { .. } => (RolloutStage::Stopped, self.failed.values().map(|it| it.wave).max().unwrap_or(0)),
-            Stage::Undone => (RolloutStage::Undone, 0),
-            Stage::Done => (RolloutStage::Done, sizes.len().saturating_sub(1)),
-        };
-        let waves: u32 = sizes.len().max(wave + 1).try_into().unwrap_or(u32::MAX);
-        let (granted, healthy) = match stage {
-            RolloutStage::Done => (devices, devices.saturating_sub(count(self.failed.len()))),
-            RolloutStage::Undone => (0, 0),
-            _ => (
-                count(self.granted.len()),
-                count(self.granted.values().filter(|grant| grant.healthy.is_some()).count()),
-            ),
-        };
-        let failure = |(device, failure): (&DeviceId, &Failure)| DeviceFailure {
-            device: device.clone(),
-            reason: failure.reason.clone(),
-        };
-        RolloutView {
-            number: self.number,
-            stage,
-            version: self.target.version,
-            previous: self.previous.as_ref().map(|previous| previous.version),
-            wave: count(wave + 1),
-            waves,
-            granted,
-            healthy,
-            devices,
-            failed: self.failed.iter().take(FAILED_LISTED_MAX).map(failure).collect(),
-            message: self.message(frozen),
-            began_ms: self.began_ms,
-            changed_ms: self.changed_ms,
-        }
-    }
-
-    fn message(&self, frozen: bool) -> String {
-        let back = |what: &str| match &self.previous {
-            Some(previous) => format!("{what}; devices are back on version {}", previous.version),
-            None => what.to_owned(),
-        };
-        match &self.stage {
-            Stage::Running { .. } if frozen => {
-                "it waits until the devices that fell silent together are back".to_owned()
-            }
-            Stage::Running { .. } => {
-                let mut waiting = self.granted.iter().filter(|(_, grant)| grant.healthy.is_none());
-                match waiting.next() {
-                    None if self.granted.is_empty() => "it waits for a device that can begin".to_owned(),
-                    None => "it is about to go on".to_owned(),
-                    Some((id, grant)) => {
-                        let said = grant.said.as_deref().unwrap_or("it has yet to take it");
-                        let more = waiting.count();
-                        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-                        format!("it waits for {id} ({said}){more}")
-                    }
-                }
-            }
-            Stage::Paused { .. } => "an operator holds it; `muster rollout resume` lets it go on".to_owned(),
-            Stage::Stopped { reason } => back(reason),
-            Stage::Undone => back("an operator took it back"),
-            Stage::Done => match self.failed.len() {
-                0 => "every device has it".to_owned(),
-                failed => format!("every device has it but {failed} on which it failed"),
-            },
-        }
-    }
-
     fn what(&self) -> String {
         format!("{} version {}", self.target.model, self.target.version)
     }
@@ -601,22 +476,6 @@ fn started(target: &Release, previous: Option<&Release>) -> String {
 
 fn is_silent(view: &View<'_>, id: &DeviceId) -> bool {
     view.holders.get(id).is_none_or(|(device, _)| !device.is_up())
-}
-
-/// A phase as a person reads it.
-pub fn phase_text(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Empty => "empty",
-        Phase::Fetching => "fetching",
-        Phase::Checking => "checking",
-        Phase::Probation => "in probation",
-        Phase::Serving => "serving",
-        Phase::Refused => "refused",
-    }
-}
-
-fn count(number: usize) -> u32 {
-    number.try_into().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

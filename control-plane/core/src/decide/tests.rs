@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use muster_shared::api::deployment::{self, VersionRule};
+use muster_shared::api::deployment::{self, OnDeviceLoss, VersionRule};
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::BootId;
 use muster_shared::quantity::{Bytes, CountOrPercent, MilliCpu, Millis};
-use muster_shared::reported::{BundleRef, Facts, Phase, Refusal, SlotReport};
+use muster_shared::reported::{BundleRef, Facts, Phase, Refusal, RefusalKind, SlotReport};
 use proptest::prelude::*;
 
 use super::*;

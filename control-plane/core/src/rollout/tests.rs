@@ -1,5 +1,6 @@
 //! Tables of one rollout over devices that obey, refuse, hang or fall silent.
 
+use muster_shared::api::deployment::RolloutStage;
 use std::collections::BTreeSet;
 
 use muster_shared::reported::Phase;
