@@ -244,7 +244,7 @@ impl Driver {
             Incoming::Connected => {
                 self.happen(Event::Connected);
                 self.say_hello();
-                self.telemetry.send_waiting(&self.effects.journal, &self.effects.mqtt);
+                self.telemetry.connected(&self.effects.journal, &self.effects.mqtt);
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
             Incoming::Message(leaf, payload) => {
@@ -264,7 +264,8 @@ impl Driver {
             },
             Leaf::ChunkData => self.happen(Event::Chunk(wire::decode::<ChunkData>(payload)?)),
             Leaf::TelemetryAck => {
-                self.telemetry.acknowledged(wire::decode::<Ack>(payload)?, &self.effects.journal);
+                let ack = wire::decode::<Ack>(payload)?;
+                self.telemetry.acknowledged(ack, &self.effects.journal, &self.effects.mqtt);
             }
             Leaf::Call => self.called(wire::decode::<Call>(payload)?),
             // The other topics go up; the subscription never brings them.

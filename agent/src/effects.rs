@@ -17,6 +17,7 @@ use muster_shared::topic::Leaf;
 use muster_shared::wire;
 use rumqttc::QoS;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::doors::{Served, Table};
@@ -44,10 +45,13 @@ pub struct Effects {
     /// The loop's inbox.
     pub inbox: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
+    /// Of each slot, the workers that are to end and may not be gone yet.
+    ending: BTreeMap<DeploymentName, Vec<CancellationToken>>,
     unsaved: VecDeque<Action>,
 }
 
 struct Worker {
+    deployment: DeploymentName,
     handle: WorkerHandle,
     manifest: Manifest,
 }
@@ -72,8 +76,8 @@ impl Effects {
         boot: BootId,
         inbox: mpsc::Sender<Event>,
     ) -> Self {
-        let (workers, unsaved) = (BTreeMap::new(), VecDeque::new());
-        Self { journal, store, mqtt, table, program, boot, inbox, workers, unsaved }
+        let (workers, ending, unsaved) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Self { journal, store, mqtt, table, program, boot, inbox, workers, ending, unsaved }
     }
 
     /// Carries out actions in their order.
@@ -94,11 +98,7 @@ impl Effects {
                 Action::Start(worker, spec) => self.start(worker, &spec, agent, false),
                 Action::Route(worker, spec) => self.route(worker, &spec),
                 Action::Unroute(deployment) => self.table.unroute(&deployment),
-                Action::Stop(worker) => {
-                    if let Some(worker) = self.workers.remove(&worker) {
-                        worker.handle.stop();
-                    }
-                }
+                Action::Stop(worker) => self.stop(worker),
                 Action::Tell(kind, deployment, text) => self.tell(kind, deployment, text),
                 Action::SayHello => wanted.hello = true,
                 Action::Report => wanted.report = true,
@@ -124,9 +124,26 @@ impl Effects {
         !self.unsaved.is_empty()
     }
 
-    /// A worker ended by itself: nothing of it is to be stopped any more.
+    /// A worker ends by itself: nothing of it is to be stopped any more.
     pub fn forget(&mut self, worker: WorkerId) {
-        self.workers.remove(&worker);
+        self.end(worker);
+    }
+
+    fn stop(&mut self, worker: WorkerId) {
+        if let Some(handle) = self.end(worker) {
+            handle.stop();
+        }
+    }
+
+    /// The slot's next worker waits until this one is gone.
+    fn end(&mut self, worker: WorkerId) -> Option<WorkerHandle> {
+        let Worker { deployment, handle, .. } = self.workers.remove(&worker)?;
+        self.ending.retain(|_, ending| {
+            ending.retain(|ended| !ended.is_cancelled());
+            !ending.is_empty()
+        });
+        self.ending.entry(deployment).or_default().push(handle.ended());
+        Some(handle)
     }
 
     fn fetch(&self, action: FetchAction) {
@@ -175,7 +192,9 @@ impl Effects {
         let golden = manifest.golden.as_ref().map(|golden| self.store.path(golden.sha256));
         let purpose = if check { Purpose::Check { golden } } else { Purpose::Serve };
         let (event_sender, mut events) = mpsc::unbounded_channel();
-        let handle = parent::start(&self.program, id, load, purpose, move |event| {
+        // What the slot's ended workers took must be free: a device may have no room for one more.
+        let after = self.ending.remove(&deployment).unwrap_or_default();
+        let handle = parent::start(&self.program, id, load, purpose, after, move |event| {
             // At most two events for each worker; the loop outlives its workers.
             let _ = event_sender.send(event);
         });
@@ -193,7 +212,7 @@ impl Effects {
                 }
             }
         });
-        self.workers.insert(id, Worker { handle, manifest });
+        self.workers.insert(id, Worker { deployment: spec.deployment.clone(), handle, manifest });
     }
 
     /// The manifest of a bundle on disk, verified again: what signs today decides what starts today.

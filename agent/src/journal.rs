@@ -2,15 +2,16 @@
 //! that is not acknowledged. One redb file; each commit is durable when it returns.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use muster_shared::DeploymentName;
 use muster_shared::desired::{SignedDesired, SlotSpec};
 use muster_shared::id::BootId;
 use muster_shared::limits::{DESIRED_BYTES_MAX, REPORTED_BYTES_MAX, SLOTS_MAX};
 use muster_shared::reported::Refusal;
 use muster_shared::signing::Envelope;
 use muster_shared::telemetry::{Ack, SignedBatch};
-use muster_shared::wire::{self, Message, WireError};
+use muster_shared::wire::{self, Message, WireError, decode_as};
+use muster_shared::{DeploymentName, v1};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,9 @@ database_errors!(redb::TransactionError, redb::TableError, redb::StorageError, r
 #[derive(Debug)]
 pub struct Journal {
     database: Database,
+    /// The key of the next telemetry batch: it grows also while the table is empty, so that a key names
+    /// one batch for as long as the agent runs.
+    next_batch: AtomicU64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,7 +70,21 @@ struct ProvenRecord(SlotSpec);
 
 impl Message for ProvenRecord {
     const NAME: &'static str = "proven version";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = DESIRED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<ProvenRecordV1, _>(body))
+    }
+}
+
+#[derive(Deserialize)]
+struct ProvenRecordV1(v1::SlotSpec);
+
+impl From<ProvenRecordV1> for ProvenRecord {
+    fn from(old: ProvenRecordV1) -> Self {
+        Self(old.0.into())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,7 +92,21 @@ struct RefusalsRecord(Vec<Refusal>);
 
 impl Message for RefusalsRecord {
     const NAME: &'static str = "refusals";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<RefusalsRecordV1, _>(body))
+    }
+}
+
+#[derive(Deserialize)]
+struct RefusalsRecordV1(Vec<v1::Refusal>);
+
+impl From<RefusalsRecordV1> for RefusalsRecord {
+    fn from(old: RefusalsRecordV1) -> Self {
+        Self(old.0.into_iter().map(Into::into).collect())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,9 +130,9 @@ impl Journal {
         write.open_table(ROOTS)?;
         write.open_table(STATE)?;
         write.open_table(PROVEN)?;
-        write.open_table(TELEMETRY)?;
+        let next_batch = write.open_table(TELEMETRY)?.last()?.map_or(0, |(key, _)| key.value()) + 1;
         write.commit()?;
-        Ok(Self { database })
+        Ok(Self { database, next_batch: AtomicU64::new(next_batch) })
     }
 
     /// Every root, by version.
@@ -182,7 +214,7 @@ impl Journal {
         let mut dropped = 0;
         {
             let mut table = write.open_table(TELEMETRY)?;
-            let next = table.last()?.map_or(0, |(key, _)| key.value()) + 1;
+            let next = self.next_batch.fetch_add(1, Ordering::Relaxed);
             table.insert(next, bytes.as_slice())?;
             let oldest = table.first()?.map_or(next, |(key, _)| key.value());
             for key in oldest..=next.saturating_sub(TELEMETRY_BATCHES_MAX) {
@@ -194,22 +226,30 @@ impl Journal {
         Ok(dropped)
     }
 
-    /// The oldest `most` batches that wait, in order.
-    pub fn batches(&self, most: usize) -> Result<Vec<SignedBatch>, JournalError> {
+    /// The oldest batches after the one under `after`, each with the key it is kept under.
+    pub fn batches(&self, after: u64, most: usize) -> Result<Vec<(u64, SignedBatch)>, JournalError> {
         let table = self.database.begin_read()?.open_table(TELEMETRY)?;
-        table.iter()?.take(most).map(|entry| Ok(wire::decode::<BatchRecord>(entry?.1.value())?.batch)).collect()
+        let entries = table.range(after.saturating_add(1)..)?.take(most);
+        let batch = |entry: Result<(redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>), redb::StorageError>| {
+            let (key, bytes) = entry?;
+            Ok((key.value(), wire::decode::<BatchRecord>(bytes.value())?.batch))
+        };
+        entries.map(batch).collect()
     }
 
     /// Forgets batches that the plane has. Returns how many.
     pub fn acknowledge(&self, ack: Ack) -> Result<usize, JournalError> {
-        let durable = |record: &BatchRecord| record.boot == ack.boot && record.sequence <= ack.sequence;
         let keys: Vec<u64> = {
             let table = self.database.begin_read()?.open_table(TELEMETRY)?;
             let mut keys = vec![];
             for entry in table.iter()? {
                 let (key, bytes) = entry?;
-                if wire::decode::<BatchRecord>(bytes.value()).is_ok_and(|record| durable(&record)) {
-                    keys.push(key.value());
+                match wire::decode::<BatchRecord>(bytes.value()) {
+                    Ok(record) if record.boot != ack.boot => {}
+                    Ok(record) if record.sequence <= ack.sequence => keys.push(key.value()),
+                    // Batches of one boot stand in their order: what follows is later.
+                    Ok(_) => break,
+                    Err(error) => tracing::warn!(%error, "a kept telemetry batch cannot be read"),
                 }
             }
             keys
@@ -231,7 +271,10 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use muster_shared::desired::{BlobRef, Resources};
+    use muster_shared::reported::{BundleRef, RefusalKind};
     use muster_shared::signing::key::SecretKey;
+    use muster_shared::{Digest, Version};
 
     use super::*;
 
@@ -255,6 +298,61 @@ mod tests {
     }
 
     #[test]
+    fn what_an_agent_of_version_1_kept_is_not_lost_by_its_update() {
+        let data = tempfile::tempdir().expect("a folder");
+        let digits: DeploymentName = "digits".parse().expect("a name");
+        let proven = SlotSpec {
+            deployment: digits.clone(),
+            served_as: Some("numbers".parse().expect("a name")),
+            model: "digits".parse().expect("a name"),
+            version: Version::new(2).expect("a version"),
+            manifest: Digest::of("manifest"),
+            envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1234 },
+            variant: "fp32".parse().expect("a name"),
+            resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
+            probation_ms: 60_000,
+            attempt: 0,
+            swap_in_place: false,
+        };
+        let refusal = Refusal {
+            bundle: BundleRef { model: proven.model.clone(), version: proven.version, manifest: proven.manifest },
+            agent: "0.1.0".into(),
+            attempt: 0,
+            memory_bytes: 0,
+            kind: RefusalKind::CrashedInProbation,
+            reason: "signal 11".into(),
+            at_ms: 5,
+        };
+        // In postcard a struct is its fields in order, as a tuple is.
+        let old_proven = (
+            (&proven.deployment, &proven.served_as, &proven.model, proven.version, proven.manifest),
+            (proven.envelope, &proven.variant, proven.resources, proven.probation_ms),
+        );
+        let old_refusals = [(&refusal.bundle, &refusal.agent, refusal.kind, &refusal.reason, refusal.at_ms)];
+        let bytes = |body: Result<Vec<u8>, postcard::Error>| [vec![1], body.expect("encodes")].concat();
+        {
+            let journal = Journal::open(data.path()).expect("opens");
+            let write = journal.database.begin_write().expect("begins");
+            let proven = bytes(postcard::to_allocvec(&old_proven));
+            write.open_table(PROVEN).expect("opens").insert("digits", proven.as_slice()).expect("inserts");
+            let refusals = bytes(postcard::to_allocvec(&old_refusals[..]));
+            write.open_table(STATE).expect("opens").insert(REFUSALS_KEY, refusals.as_slice()).expect("inserts");
+            write.commit().expect("commits");
+        }
+        let journal = Journal::open(data.path()).expect("opens");
+        assert_eq!(journal.proven().expect("reads"), std::slice::from_ref(&proven));
+        assert_eq!(journal.refusals().expect("reads"), std::slice::from_ref(&refusal));
+
+        // What is kept from now on says more.
+        let (proven, refusal) =
+            (SlotSpec { attempt: 1, swap_in_place: true, ..proven }, Refusal { attempt: 1, ..refusal });
+        journal.save_proven(&digits, Some(&proven)).expect("saves");
+        journal.save_refusals(std::slice::from_ref(&refusal)).expect("saves");
+        assert_eq!(journal.proven().expect("reads"), [proven]);
+        assert_eq!(journal.refusals().expect("reads"), [refusal]);
+    }
+
+    #[test]
     fn batches_wait_until_acknowledged_and_the_oldest_give_way() {
         let data = tempfile::tempdir().expect("a folder");
         let journal = Journal::open(data.path()).expect("opens");
@@ -263,8 +361,23 @@ mod tests {
             journal.keep_batch(boot, sequence, &SignedBatch(envelope("batch"))).expect("keeps");
         }
         assert_eq!(journal.acknowledge(Ack { boot: new, sequence: 1 }).expect("forgets"), 1);
-        assert_eq!(journal.batches(10).expect("reads").len(), 3);
+        assert_eq!(journal.batches(0, 10).expect("reads").len(), 3);
         assert_eq!(journal.acknowledge(Ack { boot: old, sequence: 2 }).expect("forgets"), 2);
-        assert_eq!(journal.batches(10).expect("reads").len(), 1);
+        assert_eq!(journal.batches(0, 10).expect("reads").len(), 1);
+    }
+
+    #[test]
+    fn a_key_names_one_batch_also_after_all_were_acknowledged() {
+        let data = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(data.path()).expect("opens");
+        let boot = BootId([1; 16]);
+        let keep = |sequence| journal.keep_batch(boot, sequence, &SignedBatch(envelope("batch"))).expect("keeps");
+        let keys =
+            |after| journal.batches(after, 10).expect("reads").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        keep(1);
+        let sent = keys(0);
+        journal.acknowledge(Ack { boot, sequence: 1 }).expect("forgets");
+        keep(2);
+        assert_eq!(keys(sent[0]).len(), 1, "what comes after what was sent is sent, too");
     }
 }

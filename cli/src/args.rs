@@ -4,12 +4,13 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, claim, context, delete, describe, get, inspect, keys, login, pack, predict, push, trust, whoami,
+    apply, claim, context, cordon, delete, describe, drain, explain, get, inspect, keys, login, pack, plan, predict,
+    push, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
 
-const FIRST_STEPS: &str = "\
+const NEXT_STEPS: &str = "\
 First steps with a new control plane, which prints URL, F and the code at its first start:
   muster login URL --ca-fingerprint F
   muster keys init                      makes the keys of a new fleet
@@ -19,11 +20,17 @@ First steps with a new control plane, which prints URL, F and the code at its fi
   muster apply -f digits.yaml
   muster predict digits --data '[[1.0, 2.0]]'
 
+With a fleet:
+  muster plan -f digits.yaml            says what would change, and why
+  muster rollout status digits --wait   follows a new version, wave by wave
+  muster explain digits                 says why it is as it is; also for a device
+  muster drain edge-1 --wait            empties a device
+
 Contexts and keys are kept in $MUSTER_HOME, by default ~/.config/muster.";
 
 /// Run models on a fleet of small machines.
 #[derive(Parser)]
-#[command(name = "muster", version, after_help = FIRST_STEPS, max_term_width = 110)]
+#[command(name = "muster", version, after_help = NEXT_STEPS, max_term_width = 110)]
 pub struct Cli {
     /// The control plane to use, by the name that `muster context` lists
     #[arg(long, global = true, env = "MUSTER_CONTEXT", value_name = "NAME")]
@@ -62,6 +69,20 @@ enum Command {
     Delete(delete::Args),
     /// Ask a deployed model for predictions
     Predict(predict::Args),
+    /// Say why a deployment or a device is as it is
+    Explain(explain::Args),
+    /// Show what would change and why, or approve it
+    Plan(plan::Args),
+    /// Follow a version change, hold it, or take it back
+    Rollout(rollout::Args),
+    /// Change how many replicas a deployment has
+    Scale(scale::Args),
+    /// Let nothing new come to a device
+    Cordon(cordon::Args),
+    /// Let replicas be placed on a device again
+    Uncordon(uncordon::Args),
+    /// Move what is on a device elsewhere
+    Drain(drain::Args),
 }
 
 impl Cli {
@@ -84,6 +105,13 @@ impl Cli {
             Command::Describe(args) => describe::run(args, &session).await,
             Command::Delete(args) => delete::run(args, &session).await,
             Command::Predict(args) => predict::run(args, &session).await,
+            Command::Explain(args) => explain::run(args, &session).await,
+            Command::Plan(args) => plan::run(args, &session).await,
+            Command::Rollout(args) => rollout::run(args, &session).await,
+            Command::Scale(args) => scale::run(args, &session).await,
+            Command::Cordon(args) => cordon::run(args, &session).await,
+            Command::Uncordon(args) => uncordon::run(args, &session).await,
+            Command::Drain(args) => drain::run(args, &session).await,
         }
     }
 }

@@ -11,10 +11,14 @@ mod client;
 mod context;
 mod resources;
 mod trust;
+mod url;
+mod yaml;
 
 mod error;
 mod files;
 mod output;
+mod tell;
+mod wait;
 
 use std::process::ExitCode;
 

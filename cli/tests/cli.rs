@@ -11,7 +11,7 @@ fn help_names_every_command_and_exits_0() {
     let help = desk.ok(&["--help"]);
     for command in [
         "login", "whoami", "context", "keys", "trust", "claim", "pack", "inspect", "push", "apply", "get", "describe",
-        "delete", "predict",
+        "delete", "predict", "explain", "plan", "rollout", "scale", "cordon", "uncordon", "drain",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in: {help}");
         desk.ok(&[command, "--help"]);
@@ -22,9 +22,21 @@ fn help_names_every_command_and_exits_0() {
 #[test]
 fn a_wrong_command_line_exits_2() {
     let desk = Desk::new();
-    for args in
-        [&["fly"][..], &["get", "unicorns"], &["claim", "new", "--uses", "0"], &["claim", "new", "--ttl", "1x"], &[]]
-    {
+    for args in [
+        &["fly"][..],
+        &["get", "unicorns"],
+        &["claim", "new", "--uses", "0"],
+        &["claim", "new", "--ttl", "1x"],
+        &["scale", "digits"],
+        &["scale", "digits", "--replicas", "-1"],
+        &["drain", "Edge_1"],
+        &["drain", "edge-1", "--timeout", "5m"],
+        &["rollout", "status", "digits", "--wait", "--timeout", "soon"],
+        &["rollout", "digits"],
+        &["plan", "-f", "digits.yaml", "approve"],
+        &["explain", "bundle/digits"],
+        &[],
+    ] {
         assert_eq!(desk.muster(args).status.code(), Some(2), "{args:?}");
     }
 }
@@ -57,6 +69,15 @@ fn an_unreachable_control_plane_is_an_error_with_a_hint() {
         &["claim", "new"],
         &["trust", "show"],
         &["predict", "digits", "--data", "[[1]]"],
+        &["explain", "digits"],
+        &["plan"],
+        &["plan", "approve"],
+        &["rollout", "undo", "digits"],
+        &["rollout", "history", "digits"],
+        &["scale", "digits", "--replicas", "2"],
+        &["cordon", "edge-1"],
+        &["uncordon", "edge-1"],
+        &["drain", "edge-1", "--wait"],
     ] {
         desk.refused(args, refused, "is the control plane running?");
     }

@@ -140,8 +140,8 @@ fn deployments_come_change_and_go() {
     assert_eq!(desk.ok(&["apply", "-f", &two]), "deployment digits configured\ndeployment other created\n");
 
     let table = desk.ok(&["get", "deploy"]);
-    assert_eq!(table.lines().next(), Some("NAME     MODEL    VERSION   READY   DEVICES   STATUS"));
-    assert!(table.contains("digits   digits   1         1/1     -         Serving"), "{table}");
+    assert_eq!(table.lines().next(), Some("NAME     MODEL    VERSION   READY   ROLLOUT   DEVICES   STATUS"));
+    assert!(table.contains("digits   digits   1         1/1     -         -         Serving"), "{table}");
     let yaml = desk.ok(&["get", "deployments", "-o", "yaml"]);
     let again = desk.muster_reading(&yaml, &["apply", "-f", "-"]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), "deployment digits unchanged\ndeployment other unchanged\n");

@@ -4,28 +4,32 @@
 //! Everything has a deadline and a bound: what cannot be answered gets a status and `Retry-After`,
 //! never a hang.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod calls;
+mod soonest;
+
+use std::time::{Duration, Instant};
 
 use muster_shared::id::Nonce;
 use muster_shared::message::{Call, Reply, Request, TfServingVerb};
 use muster_shared::topic::Leaf;
 use muster_shared::{DeploymentName, DeviceId, Version};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::calls::Calls;
 use crate::broker::QoS;
 use crate::db::{self, DbError};
 use crate::plane::Plane;
+use crate::routes::{Route, Routes};
 
 /// Requests in flight over all devices; then 429.
 const IN_FLIGHT_MAX: usize = 1024;
-/// Requests in flight to one device; then another one is asked, and where there is none, 429.
-const DEVICE_IN_FLIGHT_MAX: usize = 64;
-/// How long a device may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long an answer may take, where the asker says nothing.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest time that an asker may give.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(25);
+/// How often a request is tried, each time on another device.
+const TRIES_MAX: usize = 2;
 
 /// What is asked of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Ask {
     pub verb: TfServingVerb,
     /// The request's body.
     pub body: Vec<u8>,
+    /// How long the asker waits.
+    pub deadline: Duration,
 }
 
 /// A device's answer.
@@ -74,8 +80,8 @@ pub enum GatewayError {
     #[error("too many requests at a time")]
     Busy,
     /// The device took too long.
-    #[error("{0} did not answer within {DEADLINE:?}")]
-    Late(DeviceId),
+    #[error("{0} did not answer within {1:?}")]
+    Late(DeviceId, Duration),
     /// The device went away.
     #[error("{0} went away before it answered")]
     Gone(DeviceId),
@@ -90,19 +96,12 @@ pub enum GatewayError {
 /// Requests in flight.
 pub struct Gateway {
     places: Semaphore,
-    calls: Mutex<HashMap<Nonce, Pending>>,
-    /// Breaks ties between devices that are equally busy.
-    turn: AtomicU64,
-}
-
-struct Pending {
-    device: DeviceId,
-    answer: oneshot::Sender<Reply>,
+    calls: Calls,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { places: Semaphore::new(IN_FLIGHT_MAX), calls: Mutex::default(), turn: AtomicU64::new(0) }
+        Self { places: Semaphore::new(IN_FLIGHT_MAX), calls: Calls::default() }
     }
 }
 
@@ -110,117 +109,142 @@ impl Gateway {
     /// Hands a reply to whoever waits for it. A reply by another device than the one asked, or one
     /// that comes too late, is dropped.
     pub fn reply(&self, device: &DeviceId, reply: Reply) {
-        let mut calls = self.calls();
-        if calls.get(&reply.id).is_some_and(|pending| pending.device == *device)
-            && let Some(pending) = calls.remove(&reply.id)
-        {
-            // The asker may have given up in this moment.
-            let _ = pending.answer.send(reply);
-        }
+        self.calls.reply(device, reply, Instant::now());
     }
 
     /// Tells everyone who waits for a device that it is gone.
     pub fn device_is_gone(&self, device: &DeviceId) {
-        self.calls().retain(|_, pending| pending.device != *device);
+        self.calls.device_is_gone(device);
     }
 
-    /// Requests in flight to each device.
-    fn in_flight(&self) -> HashMap<DeviceId, usize> {
-        let mut counts = HashMap::new();
-        for pending in self.calls().values() {
-            *counts.entry(pending.device.clone()).or_default() += 1;
-        }
-        counts
-    }
-
-    fn calls(&self) -> MutexGuard<'_, HashMap<Nonce, Pending>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a device still has calls for a deployment that it is no longer asked for.
+    pub fn is_draining(&self, device: &DeviceId, routes: &Routes) -> bool {
+        let table = routes.now();
+        let asked =
+            |deployment: &DeploymentName| table.get(deployment).is_some_and(|route| route.devices.contains(device));
+        self.calls.deployments_of(device).iter().any(|deployment| !asked(deployment))
     }
 }
 
-/// Asks a device that serves the deployment.
+/// Asks the device that will answer soonest; another one where that one went away, has no time or no
+/// longer serves it. A prediction changes nothing, so asking twice is safe. One that ended a model's
+/// process is not asked again: it might end the next one.
 pub async fn ask(plane: &Plane, ask: Ask) -> Result<Answer, GatewayError> {
-    let gateway = &plane.gateway;
-    let Some(deployment) = db::deployments::get(plane.db.read(), &ask.deployment).await? else {
-        return Err(GatewayError::UnknownDeployment(ask.deployment));
+    let Some(route) = plane.routes.now().get(&ask.deployment).cloned() else {
+        return Err(no_route(plane, &ask).await?);
     };
-    let _place = gateway.places.try_acquire().map_err(|_| GatewayError::Busy)?;
-    let device = choose(plane, &ask).await?;
+    let _place = plane.gateway.places.try_acquire().map_err(|_| GatewayError::Busy)?;
+    let until = Instant::now() + ask.deadline;
+    let mut tried: Vec<DeviceId> = Vec::new();
+    let mut last: Option<Result<Answer, GatewayError>> = None;
+    while tried.len() < TRIES_MAX {
+        let mut devices = serving(plane, &route, &ask.deployment, ask.version);
+        devices.retain(|device| !tried.contains(device));
+        let left = until.saturating_duration_since(Instant::now());
+        if last.is_some() && (devices.is_empty() || left.is_zero()) {
+            break;
+        }
+        if devices.is_empty() {
+            return Err(nobody(plane, &route, &ask).await?);
+        }
+        let (device, outcome) = ask_one(plane, &ask, &route, devices, left).await?;
+        if !worth_another_try(&outcome) {
+            return outcome;
+        }
+        tried.push(device);
+        last = Some(outcome);
+    }
+    last.unwrap_or(Err(GatewayError::Busy))
+}
+
+/// Asks the soonest of these devices once.
+async fn ask_one(
+    plane: &Plane,
+    ask: &Ask,
+    route: &Route,
+    devices: Vec<DeviceId>,
+    left: Duration,
+) -> Result<(DeviceId, Result<Answer, GatewayError>), GatewayError> {
+    let calls = &plane.gateway.calls;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|_| GatewayError::Random)?;
     let id = Nonce(id);
-    let (sender, answer) = oneshot::channel();
-    gateway.calls().insert(id, Pending { device: device.clone(), answer: sender });
-    let _forget = Forget { gateway, id };
+    let begun = calls.begin(id, &ask.deployment, devices, Instant::now());
+    let (device, answer) = begun.ok_or(GatewayError::Busy)?;
+    let _forget = Forget { calls, id };
     let call = Call {
         id,
         reply_to: plane.instance.clone(),
-        deadline_ms: DEADLINE.as_millis() as u32,
+        deadline_ms: left.as_millis().try_into().unwrap_or(u32::MAX),
         request: Request::TfServing {
-            served: deployment.spec.served_as.unwrap_or(ask.deployment),
+            served: route.served.clone(),
             version: ask.version,
             verb: ask.verb,
-            body: ask.body,
+            body: ask.body.clone(),
         },
     };
     plane.send(&device, Leaf::Call, &call, QoS::AtLeastOnce).await;
-    match timeout(DEADLINE, answer).await {
-        Ok(Ok(reply)) => Ok(Answer { device, version: reply.version, status: reply.status, body: reply.body }),
-        Ok(Err(_)) => Err(GatewayError::Gone(device)),
-        Err(_) => Err(GatewayError::Late(device)),
+    let outcome = match timeout(left, answer).await {
+        Ok(Ok(reply)) => {
+            Ok(Answer { device: device.clone(), version: reply.version, status: reply.status, body: reply.body })
+        }
+        Ok(Err(_)) => Err(GatewayError::Gone(device.clone())),
+        Err(_) => Err(GatewayError::Late(device.clone(), ask.deadline)),
+    };
+    Ok((device, outcome))
+}
+
+/// Whether another device may do better: this one is gone, is full, does not serve it any more, or its
+/// worker was not there to take the request.
+fn worth_another_try(outcome: &Result<Answer, GatewayError>) -> bool {
+    match outcome {
+        Ok(answer) => matches!(answer.status, 404 | 429 | 503),
+        Err(error) => matches!(error, GatewayError::Gone(_)),
     }
 }
 
 /// Forgets a call when its asker is done with it, however that came.
 struct Forget<'a> {
-    gateway: &'a Gateway,
+    calls: &'a Calls,
     id: Nonce,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.gateway.calls().remove(&self.id);
+        self.calls.end(&self.id);
     }
 }
 
-/// The least busy of the connected devices that answer for this deployment.
-async fn choose(plane: &Plane, ask: &Ask) -> Result<DeviceId, GatewayError> {
-    let serving = serving(plane, &ask.deployment, ask.version);
-    if serving.is_empty() {
-        return Err(nobody(plane, ask).await?);
-    }
-    let in_flight = plane.gateway.in_flight();
-    let turn = plane.gateway.turn.fetch_add(1, Ordering::Relaxed);
-    least_busy(serving, &in_flight, turn).ok_or(GatewayError::Busy)
-}
-
-/// The connected devices whose slot of this deployment has a worker that answers: in whatever phase,
-/// since the old version goes on while a new one is fetched, checked or refused.
-fn serving(plane: &Plane, deployment: &DeploymentName, version: Option<Version>) -> Vec<DeviceId> {
+/// The connected devices of a route whose slot has a worker that answers: in whatever phase, since the
+/// old version goes on while a new one is fetched, checked or refused.
+fn serving(plane: &Plane, route: &Route, deployment: &DeploymentName, version: Option<Version>) -> Vec<DeviceId> {
     plane.live.read(|devices| {
-        let serves = |(id, device): (&DeviceId, &crate::live::LiveDevice)| {
-            let reported = device.reported.as_ref().filter(|_| device.connected)?;
-            let slot = reported.slots.iter().find(|slot| slot.deployment == *deployment)?;
-            let running = slot.running.as_ref()?;
-            version.is_none_or(|version| version == running.version).then(|| id.clone())
+        let serves = |id: &&DeviceId| {
+            let device = devices.get(*id).filter(|device| device.connected);
+            let reported = device.and_then(|device| device.reported.as_ref());
+            let slot = reported.and_then(|reported| reported.slots.iter().find(|slot| slot.deployment == *deployment));
+            let running = slot.and_then(|slot| slot.running.as_ref());
+            running.is_some_and(|running| version.is_none_or(|version| version == running.version))
         };
-        devices.iter().filter_map(serves).collect()
+        route.devices.iter().filter(serves).cloned().collect()
     })
 }
 
-/// The least busy device below the bound; equally busy ones take turns.
-fn least_busy(devices: Vec<DeviceId>, in_flight: &HashMap<DeviceId, usize>, turn: u64) -> Option<DeviceId> {
-    let load = |device: &DeviceId| in_flight.get(device).copied().unwrap_or(0);
-    let least = devices.iter().map(load).min().filter(|load| *load < DEVICE_IN_FLIGHT_MAX)?;
-    let mut equals: Vec<DeviceId> = devices.into_iter().filter(|device| load(device) == least).collect();
-    let at = turn.checked_rem(equals.len() as u64)?;
-    Some(equals.swap_remove(at as usize))
+/// Why there is no route: there is no such deployment, or the planner has yet to look at it.
+async fn no_route(plane: &Plane, ask: &Ask) -> Result<GatewayError, GatewayError> {
+    match db::deployments::exists(plane.db.read(), &ask.deployment).await? {
+        false => Ok(GatewayError::UnknownDeployment(ask.deployment.clone())),
+        true => Ok(GatewayError::NobodyServes {
+            deployment: ask.deployment.clone(),
+            reason: "the planner has yet to look at it".to_owned(),
+        }),
+    }
 }
 
 /// Why nobody serves it.
-async fn nobody(plane: &Plane, ask: &Ask) -> Result<GatewayError, GatewayError> {
+async fn nobody(plane: &Plane, route: &Route, ask: &Ask) -> Result<GatewayError, GatewayError> {
     if let Some(version) = ask.version
-        && !serving(plane, &ask.deployment, None).is_empty()
+        && !serving(plane, route, &ask.deployment, None).is_empty()
     {
         return Ok(GatewayError::UnknownVersion(ask.deployment.clone(), version));
     }
@@ -230,41 +254,4 @@ async fn nobody(plane: &Plane, ask: &Ask) -> Result<GatewayError, GatewayError> 
         deployment: ask.deployment.clone(),
         reason: reason.unwrap_or_else(|| "it was just removed".to_owned()),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_least_busy_device_is_asked_and_equals_take_turns() {
-        let id = |text: &str| -> DeviceId { text.parse().expect("an id") };
-        let devices = || vec![id("a"), id("b"), id("c")];
-        let busy = HashMap::from([(id("a"), 2), (id("b"), 1)]);
-        assert_eq!(least_busy(devices(), &busy, 0), Some(id("c")));
-        let none = HashMap::new();
-        let turns: Vec<_> = (0..4).filter_map(|turn| least_busy(devices(), &none, turn)).collect();
-        assert_eq!(turns, [id("a"), id("b"), id("c"), id("a")]);
-        let full = devices().into_iter().map(|device| (device, DEVICE_IN_FLIGHT_MAX)).collect();
-        assert_eq!(least_busy(devices(), &full, 0), None);
-        assert_eq!(least_busy(vec![], &none, 0), None);
-    }
-
-    #[tokio::test]
-    async fn only_the_device_that_was_asked_can_answer() {
-        let gateway = Gateway::default();
-        let (a, b): (DeviceId, DeviceId) = ("a".parse().expect("an id"), "b".parse().expect("an id"));
-        let (sender, answer) = oneshot::channel();
-        let id = Nonce([1; 16]);
-        gateway.calls().insert(id, Pending { device: a.clone(), answer: sender });
-        let reply = |status| Reply { id, status, version: None, body: vec![] };
-        gateway.reply(&b, reply(200));
-        gateway.reply(&a, reply(201));
-        gateway.reply(&a, reply(202));
-        assert_eq!(answer.await.map(|reply| reply.status), Ok(201));
-        let (sender, answer) = oneshot::channel();
-        gateway.calls().insert(id, Pending { device: a.clone(), answer: sender });
-        gateway.device_is_gone(&a);
-        assert!(answer.await.is_err());
-    }
 }

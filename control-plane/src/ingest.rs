@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 use self::record::Record;
 use crate::broker::BrokerEvent;
+use crate::hearing;
+use crate::live::LiveDevice;
 use crate::now_ms;
 use crate::plane::Plane;
 
@@ -34,10 +36,16 @@ pub async fn run(plane: Arc<Plane>, mut events: mpsc::Receiver<BrokerEvent>) {
     let (records, receiver) = mpsc::channel(RECORDS_QUEUED_MAX);
     plane.tasks.spawn(record::run(plane.clone(), receiver));
     let mut ingest = Ingest { plane: plane.clone(), records, rates: HashMap::new() };
+    let mut beat = tokio::time::interval(hearing::BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             () = plane.stop.cancelled() => return,
             event = events.recv() => event,
+            _ = beat.tick() => {
+                plane.hearing.beat(now_ms());
+                continue;
+            }
         };
         match event {
             Some(event) => ingest.take(event).await,
@@ -101,7 +109,7 @@ impl Ingest {
                 }
             }
             Leaf::Gone => {
-                self.plane.live.change(&device, |live| live.connected = false);
+                self.plane.live.change(&device, LiveDevice::gone);
                 self.plane.gateway.device_is_gone(&device);
                 self.plane.nudges.planner.notify_one();
             }

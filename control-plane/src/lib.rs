@@ -2,9 +2,9 @@
 //! desired states, the chunk server, the ingest of what devices say, and the gateway, in one process.
 //!
 //! Read in this order: how it starts ([`config`], this file, [`ready`]); what all parts share
-//! ([`plane`], [`live`]); what is stored ([`db`], [`blobs`], [`catalog`]); who is believed ([`trust`]);
+//! ([`plane`], [`live`], [`routes`], [`hearing`]); what is stored ([`db`], [`blobs`], [`catalog`]); who is believed ([`trust`]);
 //! how devices are spoken with ([`broker`], [`ingest`], [`chunk_server`]); what thinks and tells
-//! ([`tasks`], [`status`]); what people and programs use ([`http`], [`gateway`]).
+//! ([`tasks`], [`status`], [`figures`]); what people and programs use ([`http`], [`gateway`]).
 //!
 //! Invariants: state is durable before anyone acts on it; nothing that comes from a network, a disk or
 //! a person ends the process; models are never parsed here.
@@ -12,8 +12,10 @@
 pub mod config;
 pub mod ready;
 
+pub mod hearing;
 pub mod live;
 pub mod plane;
+pub mod routes;
 
 pub mod blobs;
 pub mod catalog;
@@ -26,6 +28,7 @@ pub mod broker;
 pub mod chunk_server;
 pub mod ingest;
 
+pub mod figures;
 pub mod status;
 pub mod tasks;
 
@@ -60,11 +63,14 @@ use crate::catalog::Catalog;
 use crate::chunk_server::ChunkServer;
 use crate::config::Config;
 use crate::db::{Db, TelemetryDb};
+use crate::figures::Windows;
 use crate::gateway::Gateway;
+use crate::hearing::Hearing;
 use crate::http::Door;
 use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
+use crate::routes::Routes;
 use crate::trust::ca::{self, Authority, ServerCertificate};
 use crate::trust::roles::Trust;
 
@@ -187,6 +193,10 @@ async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Pl
         live: Arc::new(Live::new(instance.clone(), db::devices::list(db.read()).await?)),
         chunks: ChunkServer::default(),
         gateway: Gateway::default(),
+        routes: Routes::default(),
+        hearing: Hearing::default(),
+        figures: Windows::default(),
+        deciding: tokio::sync::Mutex::default(),
         nudges: Nudges::default(),
         tasks: TaskTracker::new(),
         broker: OnceLock::new(),

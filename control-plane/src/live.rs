@@ -23,6 +23,8 @@ pub struct LiveDevice {
     pub fingerprint: Digest,
     /// Whether the broker holds a session of it.
     pub connected: bool,
+    /// Since when, if it does.
+    pub connected_ms: Option<UnixMs>,
     /// When it was last heard.
     pub last_seen_ms: Option<UnixMs>,
     /// The last `hello` of this session.
@@ -33,6 +35,12 @@ pub struct LiveDevice {
     pub root_sent: u64,
     /// Its last signed report.
     pub reported: Option<Arc<Reported>>,
+    /// Whether that report came in this session.
+    pub has_reported: bool,
+    /// Why it is told nothing now, if it is not.
+    pub held_back: Option<String>,
+    /// An operator approves that it goes back to what we remember.
+    pub may_go_back: bool,
 }
 
 /// All devices, as they are now.
@@ -48,7 +56,7 @@ impl Live {
             let device = LiveDevice {
                 last_seen_ms: record.last_seen_ms,
                 reported: record.reported.map(Arc::new),
-                ..LiveDevice::new(&record.key)
+                ..LiveDevice::of_key(&record.key)
             };
             (record.id, device)
         };
@@ -58,7 +66,7 @@ impl Live {
     /// Adds a device, so that the broker admits it.
     pub fn enrolled(&self, id: &DeviceId, key: &DevicePublicKey) {
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-        devices.entry(id.clone()).or_insert_with(|| LiveDevice::new(key));
+        devices.entry(id.clone()).or_insert_with(|| LiveDevice::of_key(key));
     }
 
     /// One device.
@@ -83,23 +91,38 @@ impl Live {
 }
 
 impl LiveDevice {
-    fn new(key: &DevicePublicKey) -> Self {
+    /// A device that was just enrolled.
+    pub fn of_key(key: &DevicePublicKey) -> Self {
         Self {
             key: Arc::new(key.clone()),
             fingerprint: key.fingerprint(),
             connected: false,
+            connected_ms: None,
             last_seen_ms: None,
             hello: None,
             hello_is_due: false,
             root_sent: 0,
             reported: None,
+            has_reported: false,
+            held_back: None,
+            may_go_back: false,
         }
+    }
+
+    /// It went away; its session may go on for a moment.
+    pub fn gone(&mut self) {
+        self.connected = false;
+        self.connected_ms = None;
     }
 
     /// A session begins or ends: what the last one said is over.
     pub fn session(&mut self, connected: bool, now_ms: UnixMs) {
         self.connected = connected;
+        self.connected_ms = connected.then_some(now_ms);
         self.last_seen_ms = Some(now_ms);
+        self.has_reported = false;
+        self.held_back = None;
+        self.may_go_back = false;
         self.hello = None;
         self.hello_is_due = false;
         self.root_sent = 0;

@@ -8,7 +8,7 @@ use muster_shared::id::InstanceId;
 use muster_shared::signing::key::SecretKey;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, Message};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,8 +17,11 @@ use crate::broker::{EmbeddedBroker, QoS};
 use crate::catalog::Catalog;
 use crate::chunk_server::ChunkServer;
 use crate::db::{Db, TelemetryDb};
+use crate::figures::Windows;
 use crate::gateway::Gateway;
+use crate::hearing::Hearing;
 use crate::live::Live;
+use crate::routes::Routes;
 use crate::trust::ca::Authority;
 use crate::trust::roles::Trust;
 
@@ -44,6 +47,14 @@ pub struct Plane {
     pub chunks: ChunkServer,
     /// What passes predictions on.
     pub gateway: Gateway,
+    /// Which devices may be asked for a deployment.
+    pub routes: Routes,
+    /// Whether we hear devices.
+    pub hearing: Hearing,
+    /// What models did lately.
+    pub figures: Windows,
+    /// Held by whoever changes what was decided: the planner, and operators.
+    pub deciding: Mutex<()>,
     /// What wakes background tasks.
     pub nudges: Nudges,
     /// This process, as the place where replies go.
@@ -62,7 +73,7 @@ pub struct Nudges {
     /// Something that a plan follows from has changed.
     pub planner: Notify,
     /// Something that devices should be told has changed.
-    pub publisher: Notify,
+    pub publisher: Arc<Notify>,
 }
 
 impl Plane {

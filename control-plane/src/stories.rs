@@ -270,6 +270,7 @@ async fn a_lost_device_fails_its_requests_at_once_and_keeps_its_place() {
         version: None,
         verb: muster_shared::message::TfServingVerb::Predict,
         body: vec![],
+        deadline: gateway::DEADLINE,
     };
     let asked = tokio::spawn(async move { gateway::ask(&plane, ask).await });
     device.hear::<Call>(Leaf::Call).await;

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
 use crate::id::{DeploymentName, DeviceId, FleetId, Generation, ModelName, Nonce, UnixMs, VariantName, Version};
 use crate::limits::{DESIRED_BYTES_MAX, SLOTS_MAX};
 use crate::signing::Envelope;
-use crate::wire::Message;
+use crate::wire::{Message, WireError, decode_as};
+use crate::{Digest, v1};
 
 /// A desired state, wire codec inside a director's envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,12 @@ pub struct Desired {
 
 impl Message for Desired {
     const NAME: &'static str = "desired state";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = DESIRED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Desired, _>(body))
+    }
 }
 
 /// What one slot is to hold.
@@ -57,6 +62,13 @@ pub struct SlotSpec {
     pub resources: Resources,
     /// How long a new version is watched beside the old one.
     pub probation_ms: u32,
+    /// Grows when an operator wants a refused bundle tried again.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Whether the old version is stopped before the new one is loaded: the device has no room for
+    /// both. The gateway sends nothing there meanwhile.
+    #[serde(default)]
+    pub swap_in_place: bool,
 }
 
 /// Bytes by digest and length: a manifest in its envelope, a chunk index.
@@ -122,6 +134,27 @@ impl SlotSpec {
     pub fn served_name(&self) -> &DeploymentName {
         self.served_as.as_ref().unwrap_or(&self.deployment)
     }
+
+    /// Whether a worker that was started for one serves the other too: the same bundle from the same
+    /// files with the same resources. How it came, and the name that doors use, make no difference.
+    pub fn same_worker(&self, other: &Self) -> bool {
+        // Taken apart field by field, so that a new one is decided on here.
+        let Self {
+            deployment,
+            served_as: _,
+            model,
+            version,
+            manifest,
+            envelope,
+            variant,
+            resources,
+            probation_ms: _,
+            attempt: _,
+            swap_in_place: _,
+        } = other;
+        (&self.deployment, &self.model, &self.version, &self.variant) == (deployment, model, version, variant)
+            && (&self.manifest, &self.envelope, &self.resources) == (manifest, envelope, resources)
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +173,37 @@ mod tests {
         ] {
             assert_eq!(compare((at(5), a), offered), offer);
         }
+    }
+
+    #[test]
+    fn a_worker_serves_on_where_only_its_way_or_its_name_differs() {
+        let spec = SlotSpec {
+            deployment: "digits".parse().unwrap(),
+            served_as: None,
+            model: "digits".parse().unwrap(),
+            version: Version::new(1).unwrap(),
+            manifest: Digest::of("manifest"),
+            envelope: BlobRef { sha256: Digest::of("envelope"), bytes: 1 },
+            variant: "fp32".parse().unwrap(),
+            resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
+            probation_ms: 60_000,
+            attempt: 0,
+            swap_in_place: false,
+        };
+        let check = |same: bool, change: fn(&mut SlotSpec)| {
+            let mut other = spec.clone();
+            change(&mut other);
+            assert_eq!((spec.same_worker(&other), other.same_worker(&spec)), (same, same), "{other:?}");
+        };
+        check(true, |_| {});
+        check(true, |spec| spec.served_as = Some("numbers".parse().unwrap()));
+        check(true, |spec| spec.probation_ms = 1);
+        check(true, |spec| spec.attempt = 1);
+        check(true, |spec| spec.swap_in_place = true);
+        check(false, |spec| spec.manifest = Digest::of("another"));
+        check(false, |spec| spec.envelope.sha256 = Digest::of("signed again"));
+        check(false, |spec| spec.variant = "int8".parse().unwrap());
+        check(false, |spec| spec.resources.cpu_milli += 1);
+        check(false, |spec| spec.resources.memory_bytes += 1);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
-//! tells ([`desired`], [`reported`], [`telemetry`], [`message`]); how it travels ([`topic`],
-//! [`wire`]); and what people and scripts use ([`claim`], [`api`]).
+//! tells ([`desired`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
+//! [`wire`], with what it was in [`v1`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
 
@@ -19,12 +19,14 @@ pub mod golden;
 pub mod manifest;
 
 pub mod desired;
+pub mod figures;
 pub mod message;
 pub mod reported;
 pub mod sketch;
 pub mod telemetry;
 
 pub mod topic;
+pub mod v1;
 pub mod wire;
 
 pub mod api;

@@ -66,6 +66,77 @@ quantity_type! {
     Millis, u64, parse_duration, print_duration
 }
 
+/// A number of things, or a share of all of them: `1` or `25%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "CountOrPercentText", into = "CountOrPercentText")]
+pub enum CountOrPercent {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred; 0 to 100.
+    Percent(u8),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum CountOrPercentText {
+    Count(u32),
+    Text(String),
+}
+
+impl CountOrPercent {
+    /// How many of `all` that is, at most all; a share is rounded up.
+    pub fn of(self, all: u32) -> u32 {
+        match self {
+            Self::Count(count) => count.min(all),
+            Self::Percent(percent) => {
+                let share = (u64::from(all) * u64::from(percent)).div_ceil(100);
+                share.try_into().unwrap_or(all).min(all)
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for CountOrPercent {
+    type Err = BadQuantity;
+
+    fn from_str(text: &str) -> Result<Self, BadQuantity> {
+        let fail = || bad("number or share", "write it as 3 or as 25%, at most 100%", text);
+        match text.strip_suffix('%') {
+            Some(percent) => percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(fail),
+            None => text.parse().map(Self::Count).map_err(|_| fail()),
+        }
+    }
+}
+
+impl TryFrom<CountOrPercentText> for CountOrPercent {
+    type Error = BadQuantity;
+
+    fn try_from(text: CountOrPercentText) -> Result<Self, BadQuantity> {
+        match text {
+            CountOrPercentText::Count(count) => Ok(Self::Count(count)),
+            CountOrPercentText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<CountOrPercent> for CountOrPercentText {
+    fn from(amount: CountOrPercent) -> Self {
+        match amount {
+            CountOrPercent::Count(count) => Self::Count(count),
+            CountOrPercent::Percent(_) => Self::Text(amount.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for CountOrPercent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 fn parse_cpu(text: &str) -> Result<u32, BadQuantity> {
     let fail = || bad("amount of CPU", "write thousandths of a core as 500m, or whole cores as 2", text);
     match text.strip_suffix('m') {
@@ -136,6 +207,20 @@ mod tests {
             assert_eq!(read, Ok(if text == "60s" { "1m".to_owned() } else { text.to_owned() }));
         }
         assert_eq!("500M".parse(), Ok(Bytes(500_000_000)));
+    }
+
+    #[test]
+    fn a_share_is_rounded_up_and_never_more_than_all() {
+        for (text, all, count) in
+            [("1", 4, 1), ("9", 4, 4), ("25%", 4, 1), ("25%", 5, 2), ("1%", 3, 1), ("0%", 3, 0), ("100%", 7, 7)]
+        {
+            assert_eq!(text.parse::<CountOrPercent>().map(|amount| amount.of(all)), Ok(count), "{text} of {all}");
+        }
+        for text in ["101%", "-1", "x%", "", "%"] {
+            assert!(text.parse::<CountOrPercent>().is_err(), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<CountOrPercent>("2").ok(), Some(CountOrPercent::Count(2)));
+        assert_eq!(serde_json::to_string(&CountOrPercent::Percent(25)).ok().as_deref(), Some("\"25%\""));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
 use crate::id::{BootId, DeploymentName, DeviceId, Generation, Labels, ModelName, UnixMs, Version};
 use crate::limits::REPORTED_BYTES_MAX;
 use crate::signing::Envelope;
-use crate::wire::Message;
+use crate::wire::{Message, WireError, decode_as};
+use crate::{Digest, v1};
 
 /// A reported state, wire codec inside the device's envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,12 @@ pub struct Reported {
 
 impl Message for Reported {
     const NAME: &'static str = "reported state";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Reported, _>(body))
+    }
 }
 
 /// A reported state as it travels.
@@ -162,6 +167,10 @@ pub struct Refusal {
     pub bundle: BundleRef,
     /// The agent that refused it: another one may manage.
     pub agent: String,
+    /// The attempt that failed; a later one is made.
+    pub attempt: u32,
+    /// The memory that it was granted; with more, one that needed too much is tried again.
+    pub memory_bytes: u64,
     /// What was proven.
     pub kind: RefusalKind,
     /// The particulars, for a person.
@@ -181,4 +190,6 @@ pub enum RefusalKind {
     CannotLoad,
     /// Its worker died while it was watched.
     CrashedInProbation,
+    /// Its worker needed more memory than it was granted while it was watched.
+    TooMuchMemoryInProbation,
 }

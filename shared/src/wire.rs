@@ -1,7 +1,8 @@
 //! The codec of MQTT payloads: a version byte, then postcard. Lengths are checked before parsing.
 //!
-//! Postcard does not grow: a new field is a new version, and each side reads the previous one.
-//! The bytes of every version are kept in `shared/golden/` and must decode for ever.
+//! Postcard does not grow: a new field is a new version, and each side reads the previous ones, whose
+//! shapes [`crate::v1`] keeps. The bytes of every version are kept in `shared/golden/` and must decode
+//! for ever.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +15,11 @@ pub trait Message: Serialize + DeserializeOwned {
     const VERSION: u8 = 1;
     /// The longest encoding; longer ones are refused unparsed.
     const BYTES_MAX: usize;
+
+    /// Reads the body of an earlier version, mostly with [`decode_as`]; none: that version is not known.
+    fn decode_older(_version: u8, _body: &[u8]) -> Option<Result<Self, WireError>> {
+        None
+    }
 }
 
 /// Why bytes are no message.
@@ -36,13 +42,13 @@ pub enum WireError {
         name: &'static str,
     },
     /// A version this code does not know.
-    #[error("{name}: version {found}; this program reads version {known}")]
+    #[error("{name}: version {found}; this program reads versions up to {known}")]
     UnknownVersion {
         /// What was read.
         name: &'static str,
         /// The version byte.
         found: u8,
-        /// The version that is known.
+        /// The newest version that is known.
         known: u8,
     },
     /// Bytes that do not parse, or more of them than there should be.
@@ -64,12 +70,22 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
 pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
     within_limit::<M>(bytes.len())?;
     let (version, body) = bytes.split_first().ok_or(WireError::Empty { name: M::NAME })?;
-    if *version != M::VERSION {
-        return Err(WireError::UnknownVersion { name: M::NAME, found: *version, known: M::VERSION });
+    if *version == M::VERSION {
+        return parse(M::NAME, body);
     }
+    let unknown = WireError::UnknownVersion { name: M::NAME, found: *version, known: M::VERSION };
+    M::decode_older(*version, body).unwrap_or(Err(unknown))
+}
+
+/// Reads the body of a message in the shape `Old` that an earlier version had.
+pub fn decode_as<Old: DeserializeOwned + Into<M>, M: Message>(body: &[u8]) -> Result<M, WireError> {
+    parse::<Old>(M::NAME, body).map(Into::into)
+}
+
+fn parse<T: DeserializeOwned>(name: &'static str, body: &[u8]) -> Result<T, WireError> {
     match postcard::take_from_bytes(body) {
-        Ok((message, [])) => Ok(message),
-        _ => Err(WireError::Malformed { name: M::NAME }),
+        Ok((parsed, [])) => Ok(parsed),
+        _ => Err(WireError::Malformed { name }),
     }
 }
 

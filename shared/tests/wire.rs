@@ -1,10 +1,10 @@
 //! The wire codec over every message: arbitrary bytes decode without a panic, what is encoded
-//! decodes to itself, and the bytes of version 1 in `golden/` still decode to what they were.
+//! decodes to itself, and the bytes of every version in `golden/` still decode to what they were.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
 use muster_shared::id::Generation;
@@ -68,6 +68,8 @@ fn desired(slots: usize) -> Desired {
         variant: "fp32".parse().unwrap(),
         resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
         probation_ms: 60_000,
+        attempt: 1,
+        swap_in_place: at == 2,
     };
     Desired {
         fleet: "home".parse().unwrap(),
@@ -118,6 +120,8 @@ fn reported() -> Reported {
         refusals: vec![Refusal {
             bundle: bundle(),
             agent: "0.1.0".into(),
+            attempt: 2,
+            memory_bytes: 64 << 20,
             kind: RefusalKind::GoldenMismatch,
             reason: "output 0 differs".into(),
             at_ms: 1_700_000_000_000,
@@ -186,7 +190,7 @@ fn survives<M: Message + PartialEq + Debug>(message: M) {
     let longer = [&bytes[..], &[0]].concat();
     assert!(decode::<M>(&longer).is_err());
     let mut other_version = bytes;
-    other_version[0] += 1;
+    other_version[0] = M::VERSION + 1;
     assert!(matches!(decode::<M>(&other_version), Err(WireError::UnknownVersion { .. })));
 }
 
@@ -200,23 +204,104 @@ fn every_encoding_decodes_to_itself() {
     each_message!(check);
 }
 
-/// Run with `MUSTER_WRITE_GOLDEN=1` once for a new message; a file that exists is never rewritten.
+/// What version 1 could say of [`desired`].
+fn desired_of_version_1() -> Desired {
+    let mut desired = desired(3);
+    for slot in &mut desired.slots {
+        (slot.attempt, slot.swap_in_place) = (0, false);
+    }
+    desired
+}
+
+/// What version 1 could say of [`reported`].
+fn reported_of_version_1() -> Reported {
+    let mut reported = reported();
+    for refusal in &mut reported.refusals {
+        (refusal.attempt, refusal.memory_bytes) = (0, 0);
+    }
+    reported
+}
+
+fn golden(version: u8, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/v{version}/{name}.bin"))
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What is written is the bytes of the current version.
+///
+/// Run with `MUSTER_WRITE_GOLDEN=1` once for a new message or version; a file that exists is never
+/// rewritten.
+fn is_written_as<M: Message + PartialEq + Debug>(name: &str, message: M) {
+    let path = golden(M::VERSION, name);
+    if !path.exists() && std::env::var_os("MUSTER_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, encode(&message).unwrap()).unwrap();
+    }
+    let golden = read(&path);
+    assert_eq!((golden[0], encode(&message).unwrap()), (M::VERSION, golden.clone()), "{name}");
+    assert_eq!(decode(&golden), Ok(message), "{name}");
+}
+
+/// The bytes of an earlier version still say what they said.
+fn was_written_as<M: Message + PartialEq + Debug>(version: u8, name: &str, message: M) {
+    let golden = read(&golden(version, name));
+    assert_eq!((golden[0], decode(&golden)), (version, Ok(message)), "{name}");
+    for damaged in [&golden[..golden.len() - 1], &[&golden[..], &[0]].concat()] {
+        assert_eq!(decode::<M>(damaged), Err(WireError::Malformed { name: M::NAME }), "{name}");
+    }
+}
+
 #[test]
-fn the_bytes_of_version_1_are_read_for_ever() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
+fn the_bytes_of_every_version_are_read_for_ever() {
     macro_rules! check {
         ($name:literal, $value:expr) => {
-            let path = folder.join(concat!($name, ".bin"));
-            if !path.exists() && std::env::var_os("MUSTER_WRITE_GOLDEN").is_some() {
-                std::fs::create_dir_all(&folder).unwrap();
-                std::fs::write(&path, encode(&$value).unwrap()).unwrap();
-            }
-            let golden = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            assert_eq!(decode(&golden), Ok($value), $name);
-            assert_eq!(encode(&$value).unwrap(), golden, $name);
+            is_written_as($name, $value)
         };
     }
     each_message!(check);
+    was_written_as(1, "desired", desired_of_version_1());
+    was_written_as(1, "reported", reported_of_version_1());
+}
+
+#[test]
+fn no_golden_file_is_forgotten() {
+    let mut known = std::collections::BTreeSet::new();
+    macro_rules! check {
+        ($name:literal, $value:expr) => {
+            known.insert(golden(version_of(&$value), $name))
+        };
+    }
+    each_message!(check);
+    known.extend(["desired", "reported"].map(|name| golden(1, name)));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let found: std::collections::BTreeSet<_> = files(&folder).flat_map(|version| files(&version)).collect();
+    assert_eq!(found, known);
+}
+
+fn version_of<M: Message>(_: &M) -> u8 {
+    M::VERSION
+}
+
+/// The desired state as a program sees it that was built before there was a version 2.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Version1Only;
+
+impl Message for Version1Only {
+    const NAME: &'static str = "desired state";
+    const BYTES_MAX: usize = limits::DESIRED_BYTES_MAX;
+}
+
+#[test]
+fn a_program_that_knows_only_version_1_says_so() {
+    let error = decode::<Version1Only>(&read(&golden(2, "desired"))).unwrap_err();
+    assert_eq!(error, WireError::UnknownVersion { name: "desired state", found: 2, known: 1 });
+    assert_eq!(error.to_string(), "desired state: version 2; this program reads versions up to 1");
+    // Version 0 was never written, also where older versions are read.
+    assert!(matches!(decode::<Desired>(&[0, 1]), Err(WireError::UnknownVersion { found: 0, known: 2, .. })));
 }
 
 #[test]
@@ -240,9 +325,9 @@ fn too_many_bytes_are_refused_unparsed() {
 
 proptest! {
     #[test]
-    fn every_decode_of_arbitrary_bytes_returns(mut bytes in prop::collection::vec(any::<u8>(), 0..600), known in any::<bool>()) {
-        if known && !bytes.is_empty() {
-            bytes[0] = 1;
+    fn every_decode_of_arbitrary_bytes_returns(mut bytes in prop::collection::vec(any::<u8>(), 0..600), known in prop::option::of(1u8..=2)) {
+        if let (Some(version), Some(first)) = (known, bytes.first_mut()) {
+            *first = version;
         }
         macro_rules! check {
             ($name:literal, $value:expr) => {

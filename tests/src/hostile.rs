@@ -244,5 +244,7 @@ pub fn slot(model: &str, version: u64, envelope: &Envelope) -> anyhow::Result<Sl
         variant: "fp32".parse()?,
         resources: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
         probation_ms: 500,
+        attempt: 0,
+        swap_in_place: false,
     })
 }

@@ -1,7 +1,9 @@
 //! What the stories share: a world around the programs that `cargo xtask test` built, and a plane in
-//! an attacker's hands.
+//! an attacker's hands, clients that never rest.
 
 pub mod hostile;
+pub mod hungry;
+pub mod load;
 pub mod models;
 
 use std::path::PathBuf;

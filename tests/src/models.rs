@@ -19,15 +19,26 @@ pub fn padded_digits(folder: &Path, version: u32, bytes: usize) -> anyhow::Resul
     Ok(Bundle { model: "digits".to_owned(), version, onnx: path, golden })
 }
 
+/// A digits model with an operator that no engine knows, at `path`. `pack` reads the graph's ends, not
+/// its operators: it is found on the device.
+pub fn unloadable(path: &Path) -> anyhow::Result<PathBuf> {
+    let mut onnx = std::fs::read(fixtures::folder("digits", 1).join("model.onnx"))?;
+    let at: Vec<usize> = (0..onnx.len() - 6).filter(|at| onnx[*at..].starts_with(b"MatMul")).collect();
+    anyhow::ensure!(!at.is_empty(), "there is no operator to replace");
+    at.iter().for_each(|at| onnx[*at..at + 6].copy_from_slice(b"MitMul"));
+    std::fs::write(path, onnx)?;
+    Ok(path.to_owned())
+}
+
 /// A length-delimited protobuf field.
-fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
     let mut out = varint(u64::from(number << 3 | 2));
     out.extend(varint(bytes.len() as u64));
     out.extend(bytes);
     out
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     let mut out = vec![];
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -3,6 +3,9 @@
 mod attacks;
 mod delivery;
 mod enrolment;
+mod fleet;
+mod outages;
 mod refusals;
 mod resilience;
 mod resume;
+mod rollouts;

@@ -31,9 +31,9 @@ pub struct Options {
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// The models that the demo serves.
-const MODELS: [&str; 2] = ["linear_regression", "digits"];
-/// The device that serves them.
-pub const DEVICE: &str = "edge-1";
+pub const MODELS: [&str; 2] = ["linear_regression", "digits"];
+/// The devices that serve them.
+const DEVICES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
 
 /// How often it is seen whether everything still runs.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -47,11 +47,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let programs = build::programs()?;
     let mut world = bring_up(programs)?;
     if options.once {
-        return once::run(&world, began);
+        return once::run(&mut world, began);
     }
     tell(&world)?;
     while !STOPPED.load(Ordering::SeqCst) {
-        world.check()?;
+        world.check_plane()?;
         std::thread::sleep(WATCH_EVERY);
     }
     eprintln!("\nstopping");
@@ -59,12 +59,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Brings the demo up. A step that fails says which and why.
-pub fn bring_up(programs: Programs) -> anyhow::Result<World> {
+fn bring_up(programs: Programs) -> anyhow::Result<World> {
     let step = |what: &str| eprintln!("{what}");
     let mut world = World::start(programs, &step)?;
     go_on()?;
-    step("enrolling a device");
-    world.add_device(DEVICE)?;
+    for device in DEVICES {
+        go_on()?;
+        step(&format!("enrolling {device}"));
+        world.add_device(device)?;
+    }
     for model in MODELS {
         go_on()?;
         step(&format!("packing, signing, pushing and deploying {model}"));
@@ -72,7 +75,7 @@ pub fn bring_up(programs: Programs) -> anyhow::Result<World> {
         let yaml = shell::project().join("xtask/demo").join(format!("{model}.yaml"));
         world.muster(&["apply", "-f", &yaml.to_string_lossy()])?;
     }
-    step("waiting until the models serve");
+    step("waiting until the models serve on the devices");
     let whole = world.until("the models to serve", |world| {
         go_on()?;
         let deployments = world.deployments()?;
@@ -81,6 +84,18 @@ pub fn bring_up(programs: Programs) -> anyhow::Result<World> {
     });
     whole.with_context(|| world.muster(&["get", "deployments", "-o", "yaml"]).unwrap_or_default())?;
     Ok(world)
+}
+
+/// A device with a replica of digits, and the number of its agent's process.
+fn a_holder_of_digits(world: &World) -> anyhow::Result<(String, u32)> {
+    let holder = world.holders("digits")?.into_iter().next().context("digits has no replica")?;
+    let process = world.agent_id(&holder)?;
+    Ok((holder, process))
+}
+
+/// Version 2 of digits, packed and signed, to be pushed by hand.
+fn next_digits(world: &World) -> anyhow::Result<std::path::PathBuf> {
+    world.pack(&Bundle::fixture("digits", 2))
 }
 
 /// An error once the user asked to stop: long waits look here.
@@ -97,19 +112,23 @@ fn tell(world: &World) -> anyhow::Result<()> {
     std::fs::write(&digit, serde_json::json!({ "instances": [digits.instances[0]] }).to_string())?;
     let muster = world.programs().muster.display();
     let body = serde_json::json!({ "instances": [rows.instances[0]] });
-    println!("\nTwo models serve on one device. Ask one:\n");
+    println!("\nTwo models serve on three devices. Ask one:\n");
     println!("  curl -d '{body}' {gateway}/v1/models/linear_regression:predict\n");
     println!("scikit-learn's own prediction for this row is {}.\n", rows.predictions[0]);
+    let (holder, process) = a_holder_of_digits(world)?;
     println!("What to try next:\n");
-    println!("  curl {gateway}/v1/models/digits                # is it available, and which version");
-    println!(
-        "  curl {}/v1/models/digits              # the same model, asked on the device itself",
-        world.door(DEVICE)?
-    );
     println!("  export MUSTER_HOME={}", world.home().display());
-    println!("  {} get devices -o wide", muster);
-    println!("  {} get deployments", muster);
-    println!("  {} predict digits --data @{}", muster, digit.display());
+    println!("  alias muster={muster}");
+    println!("  muster get deployments; muster get devices");
+    println!("  muster explain digits                 # where its replicas are, and why there");
+    println!("  kill -9 {process}                         # {holder} dies; its replica of digits moves within seconds");
+    println!("  muster get events                     # what happened since");
+    println!("  muster push {}   # version 2 of digits rolls out, device by device", next_digits(world)?.display());
+    println!("  muster rollout status digits --wait");
+    println!("  muster rollout undo digits");
+    println!("  muster scale linear_regression --replicas 1");
+    println!("  muster predict digits --data @{}", digit.display());
+    println!("  curl {}/v1/models/digits   # the model, asked on a device itself", world.door(&holder)?);
     println!("\nThe gateway is open on loopback for this demo only. Logs are in {}.", world.folder().display());
     println!("Ctrl-C stops all of it.");
     Ok(())

@@ -6,6 +6,7 @@ mod demo;
 mod measure;
 mod setup;
 mod shell;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Demo(demo::Options),
     /// Everything a change must pass
     Test(test::Options),
+    /// Seeds of a simulated fleet: the real cores on virtual time, with faults
+    Sim(sim::Options),
     /// Idle memory and binary size of the agent, as docs/figures.md records them
     Measure,
     /// Train the fixture models again and compare them with the committed ones
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Measure => measure::run(),
         Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
     };

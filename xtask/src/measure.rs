@@ -3,17 +3,26 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use muster_world::Programs;
+use muster_world::{Bundle, Programs, World};
 
 use crate::build;
-use crate::demo::{DEVICE, bring_up};
+use crate::demo::MODELS;
+
+const DEVICE: &str = "edge-1";
 
 /// Measures the release build.
 pub fn run() -> anyhow::Result<()> {
     // The plane and the command line may be any build; what is measured is the agent.
     let programs = Programs { agent: build::release_agent()?, ..build::programs()? };
     let size = std::fs::metadata(&programs.agent)?.len();
-    let world = bring_up(programs)?;
+    // One device: agents beside each other would share pages that each has for itself on its own.
+    let mut world = World::start(programs, &|what| eprintln!("{what}"))?;
+    world.add_device(DEVICE)?;
+    for model in MODELS {
+        world.publish(&Bundle::fixture(model, 1))?;
+        world.deploy(model, "latest")?;
+        world.until_serves(DEVICE, model, 1)?;
+    }
     let agent = world.agent_id(DEVICE)?;
     let main = pss_kib(agent)?;
     let workers: Vec<u64> = children(agent)?.into_iter().map(pss_kib).collect::<Result<_, _>>()?;

@@ -41,17 +41,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 type Tier = fn() -> anyhow::Result<()>;
 
 /// Every tier selects the whole workspace, so that what it depends on is built once.
-const TIERS: [(&str, Tier); 6] = [
+const TIERS: [(&str, Tier); 7] = [
     ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
-        // Everything but the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "story"];
+        // Everything but the simulation, and the stories, which need the programs.
+        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story"];
         for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }
         Ok(())
     }),
+    ("simulation", || build::cargo(&["test", "--quiet", "--workspace", "--test", "sim"], &[])),
     ("models", || setup::train_models(&setup::python()?, false)),
     ("stories", || {
         let programs = build::programs()?;

@@ -238,7 +238,20 @@ impl Agent {
     }
 
     fn refusal_of(&self, spec: &SlotSpec) -> Option<&Refusal> {
-        self.refusals.iter().find(|refusal| refusal.bundle.manifest == spec.manifest && refusal.agent == self.version)
+        self.refusals.iter().find(|refusal| self.counts(refusal, spec))
+    }
+
+    /// Whether what was proven then speaks against what is wanted now: not of another agent, not of a
+    /// later attempt, and too little memory not where more is granted.
+    fn counts(&self, refusal: &Refusal, spec: &SlotSpec) -> bool {
+        let enough = match refusal.kind {
+            RefusalKind::TooMuchMemoryInProbation => spec.resources.memory_bytes > refusal.memory_bytes,
+            RefusalKind::GoldenMismatch | RefusalKind::CannotLoad | RefusalKind::CrashedInProbation => false,
+        };
+        refusal.bundle.manifest == spec.manifest
+            && refusal.agent == self.version
+            && spec.attempt <= refusal.attempt
+            && !enough
     }
 
     fn slot_event(&mut self, deployment: &DeploymentName, event: SlotEvent, now_ms: UnixMs) -> Vec<Action> {
@@ -290,8 +303,15 @@ impl Agent {
         if self.refusals.len() >= REFUSALS_MAX {
             self.refusals.remove(0);
         }
-        let (bundle, agent) = (bundle_of(spec), self.version.clone());
-        self.refusals.push(Refusal { bundle, agent, kind, reason: clip(reason), at_ms: now_ms });
+        self.refusals.push(Refusal {
+            bundle: bundle_of(spec),
+            agent: self.version.clone(),
+            attempt: spec.attempt,
+            memory_bytes: spec.resources.memory_bytes,
+            kind,
+            reason: clip(reason),
+            at_ms: now_ms,
+        });
     }
 
     fn fetched(
@@ -390,7 +410,7 @@ impl Agent {
                 phase: slot.phase(),
                 wanted: slot.target().map(bundle_of),
                 running: answering.filter(|running| running.is_up()).map(|running| bundle_of(&running.spec)),
-                waiting: slot.waiting().or_else(|| self.progress_text(deployment)),
+                waiting: slot.waiting().map(clip).or_else(|| self.progress_text(deployment)),
                 restarts: answering.map_or(0, |running| running.restarts),
                 measured: answering.and_then(|running| running.measured),
             }
@@ -416,6 +436,7 @@ mod tests {
     use muster_shared::wire::encode;
 
     use super::*;
+    use crate::slot::Death;
     use crate::testing::{self, DIRECTOR, key, spec};
 
     const NONCE: Nonce = Nonce([7; 16]);
@@ -514,6 +535,64 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_counts_until_something_it_was_proven_with_changes() {
+        let wanted = |attempt, memory_bytes| {
+            let mut spec = SlotSpec { attempt, ..spec("digits", 1) };
+            spec.resources.memory_bytes = memory_bytes;
+            spec
+        };
+        // Each is refused in its second attempt, with 64 bytes, by this agent.
+        let check = |kind, agent: &str, wanted: SlotSpec, phase_then| {
+            let refusal = Refusal {
+                bundle: bundle_of(&wanted),
+                agent: agent.into(),
+                attempt: 1,
+                memory_bytes: 64,
+                kind,
+                reason: "it was proven".into(),
+                at_ms: 0,
+            };
+            let (mut agent, _) = self::agent(vec![], vec![refusal]);
+            let actions = agent.step(Event::DesiredOffered(desired(1, 1, std::slice::from_ref(&wanted))), 0);
+            assert_eq!(phase(&agent, "digits"), Some(phase_then), "{kind:?} {wanted:?}");
+            let fetches = actions.iter().any(|action| matches!(action, Action::Fetch(_)));
+            assert_eq!(fetches, phase_then == Phase::Fetching);
+        };
+        let (counts, does_not) = (Phase::Refused, Phase::Fetching);
+        use RefusalKind::*;
+        for kind in [GoldenMismatch, CannotLoad, CrashedInProbation, TooMuchMemoryInProbation] {
+            check(kind, "0.1.0", wanted(1, 64), counts);
+            check(kind, "0.1.0", wanted(0, 64), counts);
+            check(kind, "0.1.0", wanted(2, 64), does_not);
+            check(kind, "0.0.9", wanted(1, 64), does_not);
+            check(kind, "0.1.0", wanted(1, 63), counts);
+        }
+        check(TooMuchMemoryInProbation, "0.1.0", wanted(1, 65), does_not);
+        check(CrashedInProbation, "0.1.0", wanted(1, 65), counts);
+    }
+
+    #[test]
+    fn what_ran_out_of_memory_in_probation_is_remembered_with_its_attempt_and_its_grant() {
+        let mut wanted = SlotSpec { attempt: 3, probation_ms: 1_000, ..spec("digits", 1) };
+        wanted.resources.memory_bytes = 64;
+        let (mut agent, _) = agent(vec![], vec![]);
+        let digits: DeploymentName = "digits".parse().unwrap();
+        agent.step(Event::DesiredOffered(desired(1, 1, std::slice::from_ref(&wanted))), 0);
+        agent.step(Event::Slot(digits.clone(), SlotEvent::Fetched), 0);
+        let measured = Measured { memory_peak_bytes: 1, latency_us: 2 };
+        agent.step(Event::Slot(digits.clone(), SlotEvent::CheckPassed(WorkerId(1), measured)), 0);
+        let died = SlotEvent::Died(WorkerId(1), Death::OutOfMemory, "more than 64 bytes".into());
+        let actions = agent.step(Event::Slot(digits, died), 5);
+        let [refusal] = agent.refusals() else { panic!("{:?}", agent.refusals()) };
+        assert!(actions.contains(&Action::SaveRefusals(vec![refusal.clone()])));
+        assert_eq!((refusal.kind, refusal.attempt), (RefusalKind::TooMuchMemoryInProbation, 3));
+        assert_eq!((refusal.memory_bytes, refusal.at_ms), (64, 5));
+        // The operator wants it tried again: `rollout resume`.
+        agent.step(Event::DesiredOffered(desired(1, 2, &[SlotSpec { attempt: 4, ..wanted }])), 6);
+        assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
+    }
+
+    #[test]
     fn the_next_root_is_saved_and_a_new_epoch_outranks_the_old_generations() {
         let (mut agent, _) = agent(vec![], vec![]);
         agent.step(Event::DesiredOffered(desired(1, 900, &[])), 0);
@@ -538,7 +617,7 @@ mod tests {
         agent.step(Event::Slot(digits.clone(), SlotEvent::CheckPassed(WorkerId(1), measured)), 0);
         let report = &agent.slot_reports()[0];
         assert_eq!((report.phase, report.running.is_some(), report.measured), (Phase::Probation, true, Some(measured)));
-        let died = SlotEvent::Died(WorkerId(1), crate::slot::Death::Killed, "killed".into());
+        let died = SlotEvent::Died(WorkerId(1), Death::Killed, "killed".into());
         agent.step(Event::Slot(digits, died), 5);
         let report = &agent.slot_reports()[0];
         assert!(report.running.is_none() && report.waiting.is_some());

@@ -1,19 +1,32 @@
 //! A slot's life: a desired bundle comes in, a serving model comes out.
 //!
 //! `Empty → Fetching → Checking → Probation → Serving`, or `Refused`. While a new version comes,
-//! the old one (`previous`) stays loaded and answers; anything wrong leads back to it.
+//! the old one (`previous`) stays loaded and answers; anything wrong leads back to it. Where the two do
+//! not fit beside each other (`swap_in_place`), the old one is parked from the check on: stopped, kept
+//! on disk, and started again if the new one fails.
 //!
-//! Invariant: only a version that passed its probation is `proven` and survives a reboot unchecked.
+//! Versions and their workers are in [`running`], what others ask of a slot is in `view`.
+//!
+//! Invariants: only a version that passed its probation is `proven` and survives a reboot unchecked.
+//! A version is parked only while another one is at work: in a check, or in its probation.
 
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::UnixMs;
 use muster_shared::message::EventKind;
-use muster_shared::reported::{Measured, Phase, RefusalKind};
+use muster_shared::reported::{Measured, RefusalKind};
 
 use crate::backoff::delay_ms;
 
-/// A worker that ran this long without dying starts its restarts from the shortest wait again.
-const STABLE_MS: u64 = 60_000;
+mod running;
+mod view;
+
+pub use running::{Health, Running};
+
+/// A worker that ended so often while it was watched, proving nothing each time, fails its probation.
+const DEATHS_IN_PROBATION_MAX: u32 = 3;
+/// A check that the old version was stopped for is tried again so much later: the old one is to serve
+/// most of the time.
+const PARKED_RETRY_FACTOR: u64 = 10;
 
 /// Names one worker process of this agent's run; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,13 +75,25 @@ pub enum Slot {
         target: SlotSpec,
         /// Why.
         reason: String,
+        /// What brings it back.
+        again: Again,
         /// What answers instead.
         previous: Option<Running>,
     },
 }
 
-/// The child of a check.
+/// When a bundle that was refused is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// As soon as it is wanted: `reconcile` wants only what no remembered refusal speaks against.
+    WhenWanted,
+    /// When another worker or a later attempt is wanted, or by another run of the agent. Nothing was
+    /// proven and nothing is remembered, so only this keeps it from going round in a circle.
+    WhenChanged,
+}
+
+/// The child of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Child {
     /// At work.
     Running {
@@ -83,45 +108,8 @@ pub enum Child {
         retry_ms: UnixMs,
         /// How often it was tried.
         attempt: u32,
-    },
-}
-
-/// A version with its worker.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Running {
-    /// What it serves.
-    pub spec: SlotSpec,
-    /// Its worker.
-    pub worker: WorkerId,
-    /// Up, or when it is started again.
-    pub health: Health,
-    /// Measured while it was checked; unknown after a reboot.
-    pub measured: Option<Measured>,
-    /// How often it was started again.
-    pub restarts: u32,
-}
-
-/// Whether a worker answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It is loading.
-    Starting {
-        /// Deaths in a row before this start.
-        attempt: u32,
-    },
-    /// It answers.
-    Up {
-        /// Since when.
-        since_ms: UnixMs,
-        /// Deaths in a row before.
-        attempt: u32,
-    },
-    /// It died and is started again at this time.
-    Down {
-        /// When.
-        retry_ms: UnixMs,
-        /// Deaths in a row.
-        attempt: u32,
+        /// The cause.
+        reason: String,
     },
 }
 
@@ -159,7 +147,10 @@ pub enum SlotEvent {
 pub enum Death {
     /// By its own doing: a crash, an abort, a failed load.
     Crashed,
-    /// By another's hand: killed by a person or by the kernel for memory. Proves nothing.
+    /// It needed more memory than it was granted. Proves that this grant is too small.
+    OutOfMemory,
+    /// By another's hand: killed by a person or by the kernel, which had no memory left for anyone.
+    /// Proves nothing.
     Killed,
 }
 
@@ -210,23 +201,22 @@ pub type Outcome = (Slot, Vec<SlotAction>);
 impl Slot {
     /// A slot after a reboot: the proven version is started at once, before any network.
     pub fn restored(spec: SlotSpec, step: &mut Step<'_>) -> Outcome {
-        let worker = step.worker();
-        let health = Health::Starting { attempt: 0 };
-        let running = Running { spec: spec.clone(), worker, health, measured: None, restarts: 0 };
-        (Self::Serving { running }, vec![SlotAction::Start(worker, spec)])
+        let running = Running::starting(spec.clone(), step.worker());
+        let start = SlotAction::Start(running.worker, spec);
+        (Self::Serving { running }, vec![start])
     }
 
     /// One event's consequences.
     pub fn step(self, event: SlotEvent, step: &mut Step<'_>) -> Outcome {
         match event {
-            SlotEvent::Want(spec) => self.want(spec),
-            SlotEvent::WantRefused(spec, reason) => self.refuse_again(spec, reason),
+            SlotEvent::Want(spec) => self.want(spec, step),
+            SlotEvent::WantRefused(spec, reason) => self.want_refused(spec, reason, step),
             SlotEvent::Unwant => self.unwant(),
             SlotEvent::FetchWaiting(reason) => self.fetch_waiting(reason),
             SlotEvent::Untrusted(reason) => self.untrusted(reason),
             SlotEvent::Fetched => self.fetched(step),
             SlotEvent::CheckPassed(worker, measured) => self.check_passed(worker, measured, step),
-            SlotEvent::CheckFailed(worker, kind, reason) => self.check_failed(worker, kind, reason),
+            SlotEvent::CheckFailed(worker, kind, reason) => self.check_failed(worker, kind, reason, step),
             SlotEvent::CheckStopped(worker, reason) => self.check_stopped(worker, reason, step),
             SlotEvent::Started(worker) => self.started(worker, step),
             SlotEvent::Died(worker, death, reason) => self.died(worker, death, reason, step),
@@ -234,56 +224,107 @@ impl Slot {
         }
     }
 
-    fn want(self, spec: SlotSpec) -> Outcome {
-        match self {
-            Self::Serving { running } if running.spec == spec => (Self::Serving { running }, vec![]),
-            Self::Fetching { target, previous, waiting } if target == spec => {
-                (Self::Fetching { target, previous, waiting }, vec![])
+    fn want(mut self, spec: SlotSpec, step: &mut Step<'_>) -> Outcome {
+        let same = self.target().is_some_and(|target| target.same_worker(&spec));
+        let goes_on = match &self {
+            Self::Refused { again: Again::WhenWanted, .. } => false,
+            Self::Refused { target, again: Again::WhenChanged, .. } => same && spec.attempt <= target.attempt,
+            _ => same,
+        };
+        if goes_on {
+            let actions = self.adopt(spec);
+            return (self, actions);
+        }
+        let (previous, mut actions) = self.settle(step);
+        match previous {
+            Some(running) if running.spec.same_worker(&spec) => {
+                let mut back = Self::Serving { running };
+                actions.extend(back.adopt(spec));
+                (back, actions)
             }
-            Self::Checking { target, child, previous } if target == spec => {
-                (Self::Checking { target, child, previous }, vec![])
-            }
-            Self::Probation { running, previous, until_ms } if running.spec == spec => {
-                (Self::Probation { running, previous, until_ms }, vec![])
-            }
-            other => {
-                let (previous, mut actions) = other.settle();
-                if let Some(running) = previous.clone().filter(|running| running.spec == spec) {
-                    return (Self::Serving { running }, actions);
-                }
+            previous => {
                 actions.push(SlotAction::Fetch(spec.clone()));
                 (Self::Fetching { target: spec, previous, waiting: None }, actions)
             }
         }
     }
 
-    fn refuse_again(self, target: SlotSpec, reason: String) -> Outcome {
-        let (previous, actions) = self.settle();
-        (Self::Refused { target, reason, previous }, actions)
+    fn want_refused(mut self, target: SlotSpec, reason: String, step: &mut Step<'_>) -> Outcome {
+        // What another slot found says nothing of a worker that answers here: it has its own watch.
+        if let Self::Probation { running, .. } | Self::Serving { running } = &self
+            && running.spec.same_worker(&target)
+        {
+            let actions = self.adopt(target);
+            return (self, actions);
+        }
+        let (previous, mut actions) = self.settle(step);
+        match previous {
+            Some(running) if running.spec.same_worker(&target) => {
+                let mut back = Self::Serving { running };
+                actions.extend(back.adopt(target));
+                (back, actions)
+            }
+            previous => (Self::Refused { target, reason, again: Again::WhenWanted, previous }, actions),
+        }
+    }
+
+    /// Takes over a spec of the same worker: nothing but the name that doors use can change.
+    fn adopt(&mut self, spec: SlotSpec) -> Vec<SlotAction> {
+        match self {
+            Self::Empty => vec![],
+            Self::Fetching { target, .. } | Self::Checking { target, .. } | Self::Refused { target, .. } => {
+                *target = spec;
+                vec![]
+            }
+            Self::Probation { running, .. } | Self::Serving { running } => {
+                let renamed = running.spec.served_name() != spec.served_name();
+                running.spec = spec;
+                if !renamed {
+                    return vec![];
+                }
+                let route = running.has_worker().then(|| running.route());
+                std::iter::once(SlotAction::Unroute).chain(route).collect()
+            }
+        }
     }
 
     /// Gives up what is under way and goes back to the version to build on: the proven one, or the
     /// one in probation where there is no other.
-    fn settle(self) -> (Option<Running>, Vec<SlotAction>) {
+    fn settle(self, step: &mut Step<'_>) -> (Option<Running>, Vec<SlotAction>) {
         match self {
             Self::Empty => (None, vec![]),
             Self::Fetching { previous, .. } => (previous, vec![SlotAction::StopFetch]),
-            Self::Checking { child: Child::Running { worker, .. }, previous, .. } => {
-                (previous, vec![SlotAction::Stop(worker)])
+            Self::Checking { child, mut previous, .. } => {
+                let stop = child.worker().map(SlotAction::Stop);
+                let start = previous.as_mut().and_then(|previous| previous.unpark(step));
+                (previous, stop.into_iter().chain(start).collect())
             }
-            Self::Checking { previous, .. } | Self::Refused { previous, .. } => (previous, vec![]),
-            Self::Probation { running, previous: Some(previous), .. } => {
-                let route = SlotAction::Route(previous.worker, previous.spec.clone());
-                (Some(previous), vec![route, SlotAction::Stop(running.worker)])
+            Self::Refused { previous, .. } => (previous, vec![]),
+            Self::Probation { running, previous: Some(mut previous), .. } => {
+                let actions = back_to(Some(&mut previous), Some(&running), step);
+                (Some(previous), actions)
             }
             Self::Probation { running, previous: None, .. } | Self::Serving { running } => (Some(running), vec![]),
         }
     }
 
     fn unwant(self) -> Outcome {
-        let (previous, mut actions) = self.settle();
-        if let Some(running) = previous {
-            actions.extend([SlotAction::Unroute, SlotAction::Stop(running.worker), SlotAction::Prove(None)]);
+        let mut actions = vec![];
+        if let Self::Fetching { .. } = &self {
+            actions.push(SlotAction::StopFetch);
+        }
+        let runnings = self.runnings();
+        if !runnings.is_empty() {
+            actions.push(SlotAction::Unroute);
+        }
+        let child = match &self {
+            Self::Checking { child, .. } => child.worker(),
+            _ => None,
+        };
+        let workers = runnings.iter().filter(|running| running.has_worker()).map(|running| running.worker);
+        actions.extend(workers.chain(child).map(SlotAction::Stop));
+        if !runnings.is_empty() {
+            actions.push(SlotAction::Prove(None));
         }
         (Self::Empty, actions)
     }
@@ -300,9 +341,8 @@ impl Slot {
     fn untrusted(self, reason: String) -> Outcome {
         match self {
             Self::Fetching { target, previous, .. } => {
-                let text = format!("{} version {}: {reason}", target.model, target.version);
-                let tell = SlotAction::Tell(EventKind::BundleRefused, text);
-                (Self::Refused { target, reason, previous }, vec![tell])
+                let tell = tell(EventKind::BundleRefused, &target, &reason);
+                (Self::Refused { target, reason, again: Again::WhenWanted, previous }, vec![tell])
             }
             other => (other, vec![]),
         }
@@ -310,51 +350,59 @@ impl Slot {
 
     fn fetched(self, step: &mut Step<'_>) -> Outcome {
         match self {
-            Self::Fetching { target, previous, .. } => {
-                let worker = step.worker();
-                let check = SlotAction::Check(worker, target.clone());
-                (Self::Checking { target, child: Child::Running { worker, attempt: 0 }, previous }, vec![check])
-            }
+            Self::Fetching { target, previous, .. } => Self::check(target, 0, previous, step),
             other => (other, vec![]),
         }
     }
 
+    /// Begins a check, for which the old version gives way where there is no room for both.
+    fn check(target: SlotSpec, attempt: u32, mut previous: Option<Running>, step: &mut Step<'_>) -> Outcome {
+        let mut actions = vec![];
+        if let Some(previous) = previous.as_mut().filter(|_| target.swap_in_place) {
+            actions.push(SlotAction::Unroute);
+            actions.extend(previous.park());
+        }
+        let worker = step.worker();
+        actions.push(SlotAction::Check(worker, target.clone()));
+        (Self::Checking { target, child: Child::Running { worker, attempt }, previous }, actions)
+    }
+
     fn check_passed(self, worker: WorkerId, measured: Measured, step: &mut Step<'_>) -> Outcome {
         match self {
-            Self::Checking { target, child: Child::Running { worker: child, .. }, previous } if child == worker => {
-                let actions = vec![
-                    SlotAction::Route(worker, target.clone()),
-                    SlotAction::Tell(EventKind::Serving, format!("{} version {}", target.model, target.version)),
-                ];
+            Self::Checking { target, child, previous } if child.worker() == Some(worker) => {
                 let until_ms = step.now_ms + u64::from(target.probation_ms);
-                let health = Health::Up { since_ms: step.now_ms, attempt: 0 };
-                let running = Running { spec: target, worker, health, measured: Some(measured), restarts: 0 };
+                let text = format!("{} version {}", target.model, target.version);
+                let running = Running::checked(target, worker, measured, step.now_ms);
+                let actions = vec![running.route(), SlotAction::Tell(EventKind::Serving, text)];
                 (Self::Probation { running, previous, until_ms }, actions)
             }
             other => (other, vec![]),
         }
     }
 
-    fn check_failed(self, worker: WorkerId, kind: RefusalKind, reason: String) -> Outcome {
+    fn check_failed(self, worker: WorkerId, kind: RefusalKind, reason: String, step: &mut Step<'_>) -> Outcome {
         match self {
-            Self::Checking { target, child: Child::Running { worker: child, .. }, previous } if child == worker => {
-                let text = format!("{} version {}: {reason}", target.model, target.version);
-                let actions = vec![
-                    SlotAction::Remember(target.clone(), kind, reason.clone()),
-                    SlotAction::Tell(EventKind::BundleRefused, text),
-                ];
-                (Self::Refused { target, reason, previous }, actions)
+            Self::Checking { target, child, mut previous } if child.worker() == Some(worker) => {
+                let tell = tell(EventKind::BundleRefused, &target, &reason);
+                let mut actions = vec![SlotAction::Remember(target.clone(), kind, reason.clone()), tell];
+                actions.extend(previous.as_mut().and_then(|previous| previous.unpark(step)));
+                (Self::Refused { target, reason, again: Again::WhenWanted, previous }, actions)
             }
             other => (other, vec![]),
         }
     }
 
-    fn check_stopped(self, worker: WorkerId, _reason: String, step: &mut Step<'_>) -> Outcome {
+    fn check_stopped(self, worker: WorkerId, reason: String, step: &mut Step<'_>) -> Outcome {
         match self {
-            Self::Checking { target, child: Child::Running { worker: child, attempt }, previous }
+            Self::Checking { target, child: Child::Running { worker: child, attempt }, mut previous }
                 if child == worker =>
             {
-                (Self::Checking { target, child: Child::retry(attempt, step.now_ms), previous }, vec![])
+                let parked = previous.as_ref().is_some_and(Running::is_parked);
+                let start = previous.as_mut().and_then(|previous| previous.unpark(step));
+                let delay_ms = delay_ms(attempt, 1.0) * if parked { PARKED_RETRY_FACTOR } else { 1 };
+                let (retry_ms, attempt) = (step.now_ms + delay_ms, attempt.saturating_add(1));
+                let child = Child::Waiting { retry_ms, attempt, reason };
+                (Self::Checking { target, child, previous }, start.into_iter().collect())
             }
             other => (other, vec![]),
         }
@@ -365,200 +413,111 @@ impl Slot {
             && let Health::Starting { attempt } = running.health
         {
             running.health = Health::Up { since_ms: step.now_ms, attempt };
-            let spec = running.spec.clone();
-            let answers = self.answering().is_some_and(|answering| answering.worker == worker);
-            let route = answers.then_some(SlotAction::Route(worker, spec));
+            let answers = self.answering().filter(|answering| answering.worker == worker);
+            let route = answers.map(Running::route);
             return (self, route.into_iter().collect());
         }
         (self, vec![])
     }
 
     fn died(mut self, worker: WorkerId, death: Death, reason: String, step: &mut Step<'_>) -> Outcome {
-        let tell = |spec: &SlotSpec| {
-            let text = format!("{} version {}: {reason}", spec.model, spec.version);
-            SlotAction::Tell(EventKind::WorkerCrashed, text)
-        };
-        if let Self::Checking { target, child, .. } = &mut self
-            && let Child::Running { worker: dead, attempt } = *child
-            && dead == worker
+        if let Self::Checking { target, child, .. } = &self
+            && child.worker() == Some(worker)
         {
-            let told = tell(target);
-            *child = Child::retry(attempt, step.now_ms);
-            return (self, vec![told]);
+            let told = tell(EventKind::WorkerCrashed, target, &reason);
+            let (slot, mut actions) = self.check_stopped(worker, reason, step);
+            actions.insert(0, told);
+            return (slot, actions);
         }
+        let Some(running) = self.running_mut(worker) else { return (self, vec![]) };
+        let told = tell(EventKind::WorkerCrashed, &running.spec, &reason);
         match self {
-            Self::Probation { running, previous, .. } if running.worker == worker && death == Death::Crashed => {
-                let told = tell(&running.spec);
-                Self::fail_probation(running, previous, reason, told)
+            Self::Probation { running, previous, .. } if running.worker == worker => {
+                Self::died_in_probation(running, previous, (death, reason), told, step)
             }
             mut other => {
-                let until = step.now_ms;
-                let Some(running) = other.running_mut(worker) else { return (other, vec![]) };
-                running.bury(until);
-                let told = tell(&running.spec);
-                if let Self::Probation { running, until_ms, .. } = &mut other
-                    && running.worker == worker
-                {
-                    // What was not watched does not count as probation.
-                    *until_ms = step.now_ms + u64::from(running.spec.probation_ms);
-                }
+                let now_ms = step.now_ms;
+                other.running_mut(worker).into_iter().for_each(|running| running.bury(now_ms));
                 (other, vec![told])
             }
         }
     }
 
-    fn fail_probation(running: Running, previous: Option<Running>, reason: String, told: SlotAction) -> Outcome {
-        let target = running.spec;
+    fn died_in_probation(
+        mut running: Running,
+        mut previous: Option<Running>,
+        (death, reason): (Death, String),
+        told: SlotAction,
+        step: &mut Step<'_>,
+    ) -> Outcome {
+        // It was begun by its check and restarted only since.
+        let deaths = running.restarts.saturating_add(1);
+        let (proven, reason) = match death {
+            Death::Crashed => (Some(RefusalKind::CrashedInProbation), reason),
+            Death::OutOfMemory => (Some(RefusalKind::TooMuchMemoryInProbation), reason),
+            Death::Killed if deaths >= DEATHS_IN_PROBATION_MAX => {
+                (None, format!("its worker ended {deaths} times while it was watched, the last time: {reason}"))
+            }
+            Death::Killed => {
+                running.bury(step.now_ms);
+                // What was not watched does not count as probation.
+                let until_ms = step.now_ms + u64::from(running.spec.probation_ms);
+                return (Self::Probation { running, previous, until_ms }, vec![told]);
+            }
+        };
         let mut actions = vec![told];
-        actions.push(match &previous {
-            Some(previous) => SlotAction::Route(previous.worker, previous.spec.clone()),
-            None => SlotAction::Unroute,
-        });
-        actions.push(SlotAction::Remember(target.clone(), RefusalKind::CrashedInProbation, reason.clone()));
+        actions.extend(back_to(previous.as_mut(), None, step));
+        let target = running.spec;
+        actions.extend(proven.map(|kind| SlotAction::Remember(target.clone(), kind, reason.clone())));
         if let Some(previous) = &previous {
             let text = format!("{} version {} is back: {reason}", previous.spec.model, previous.spec.version);
             actions.push(SlotAction::Tell(EventKind::RolledBack, text));
         }
-        (Self::Refused { target, reason, previous }, actions)
+        let again = if proven.is_some() { Again::WhenWanted } else { Again::WhenChanged };
+        (Self::Refused { target, reason, again, previous }, actions)
     }
 
-    fn tick(mut self, step: &mut Step<'_>) -> Outcome {
-        let mut actions = vec![];
-        for running in self.runnings_mut() {
-            if let Health::Down { retry_ms, attempt } = running.health
-                && retry_ms <= step.now_ms
+    fn tick(self, step: &mut Step<'_>) -> Outcome {
+        let now_ms = step.now_ms;
+        let (mut slot, mut actions) = match self {
+            Self::Checking { target, child: Child::Waiting { retry_ms, attempt, .. }, previous }
+                if retry_ms <= now_ms =>
             {
-                running.worker = step.worker();
-                running.health = Health::Starting { attempt };
-                running.restarts = running.restarts.saturating_add(1);
-                actions.push(SlotAction::Start(running.worker, running.spec.clone()));
+                Self::check(target, attempt, previous, step)
             }
-        }
-        match self {
-            Self::Checking { target, child: Child::Waiting { retry_ms, attempt }, previous }
-                if retry_ms <= step.now_ms =>
-            {
-                let worker = step.worker();
-                actions.push(SlotAction::Check(worker, target.clone()));
-                (Self::Checking { target, child: Child::Running { worker, attempt }, previous }, actions)
+            Self::Probation { running, previous, until_ms } if until_ms <= now_ms && running.is_up() => {
+                let previous = previous.filter(Running::has_worker);
+                let stop = previous.map(|previous| SlotAction::Stop(previous.worker));
+                let prove = SlotAction::Prove(Some(running.spec.clone()));
+                (Self::Serving { running }, std::iter::once(prove).chain(stop).collect())
             }
-            Self::Probation { running, previous, until_ms } if until_ms <= step.now_ms && running.is_up() => {
-                actions.push(SlotAction::Prove(Some(running.spec.clone())));
-                actions.extend(previous.map(|previous| SlotAction::Stop(previous.worker)));
-                (Self::Serving { running }, actions)
-            }
-            other => (other, actions),
-        }
-    }
-
-    /// When [`SlotEvent::Tick`] has something to do.
-    pub fn next_deadline_ms(&self) -> Option<UnixMs> {
-        let of_state = match self {
-            Self::Checking { child: Child::Waiting { retry_ms, .. }, .. } => Some(*retry_ms),
-            Self::Probation { until_ms, running, .. } if running.is_up() => Some(*until_ms),
-            _ => None,
+            other => (other, vec![]),
         };
-        let restart = |running: &Running| match running.health {
-            Health::Down { retry_ms, .. } => Some(retry_ms),
-            _ => None,
-        };
-        self.runnings().into_iter().filter_map(restart).chain(of_state).min()
+        actions.extend(slot.runnings_mut().into_iter().filter_map(|running| running.restart_if_due(step)));
+        (slot, actions)
     }
+}
 
-    /// The version whose worker answers, or would if it were up.
-    pub fn answering(&self) -> Option<&Running> {
-        match self {
-            Self::Empty => None,
-            Self::Fetching { previous, .. } | Self::Checking { previous, .. } | Self::Refused { previous, .. } => {
-                previous.as_ref()
-            }
-            Self::Probation { running, .. } | Self::Serving { running } => Some(running),
-        }
-    }
+/// Lets the old version answer again, ends the new one's worker if there is one, and starts the old
+/// one's where it was stopped to make room.
+fn back_to(previous: Option<&mut Running>, ended: Option<&Running>, step: &mut Step<'_>) -> Vec<SlotAction> {
+    let stop = ended.filter(|ended| ended.has_worker()).map(|ended| SlotAction::Stop(ended.worker));
+    let route = previous.as_ref().filter(|previous| previous.has_worker()).map(|previous| previous.route());
+    let start = previous.and_then(|previous| previous.unpark(step));
+    std::iter::once(route.unwrap_or(SlotAction::Unroute)).chain(stop).chain(start).collect()
+}
 
-    /// What the slot works towards.
-    pub fn target(&self) -> Option<&SlotSpec> {
-        match self {
-            Self::Empty => None,
-            Self::Fetching { target, .. } | Self::Checking { target, .. } | Self::Refused { target, .. } => {
-                Some(target)
-            }
-            Self::Probation { running, .. } | Self::Serving { running } => Some(&running.spec),
-        }
-    }
-
-    /// The slot's place in its life, as it is reported.
-    pub fn phase(&self) -> Phase {
-        match self {
-            Self::Empty => Phase::Empty,
-            Self::Fetching { .. } => Phase::Fetching,
-            Self::Checking { .. } => Phase::Checking,
-            Self::Probation { .. } => Phase::Probation,
-            Self::Serving { .. } => Phase::Serving,
-            Self::Refused { .. } => Phase::Refused,
-        }
-    }
-
-    /// Why it does not go on, for a person.
-    pub fn waiting(&self) -> Option<String> {
-        match self {
-            Self::Fetching { waiting, .. } => waiting.clone(),
-            Self::Checking { child: Child::Waiting { .. }, .. } => {
-                Some("the check could not be made; it is tried again".to_owned())
-            }
-            Self::Refused { reason, .. } => Some(reason.clone()),
-            Self::Serving { running } | Self::Probation { running, .. } if !running.is_up() => {
-                Some("its worker is being started again".to_owned())
-            }
-            _ => None,
-        }
-    }
-
-    /// Every version with a worker: the one that answers and the one kept loaded beside it.
-    pub fn runnings(&self) -> Vec<&Running> {
-        match self {
-            Self::Probation { running, previous, .. } => std::iter::once(running).chain(previous).collect(),
-            other => other.answering().into_iter().collect(),
-        }
-    }
-
-    fn runnings_mut(&mut self) -> Vec<&mut Running> {
-        match self {
-            Self::Empty => vec![],
-            Self::Fetching { previous, .. } | Self::Checking { previous, .. } | Self::Refused { previous, .. } => {
-                previous.iter_mut().collect()
-            }
-            Self::Probation { running, previous, .. } => std::iter::once(running).chain(previous).collect(),
-            Self::Serving { running } => vec![running],
-        }
-    }
-
-    fn running_mut(&mut self, worker: WorkerId) -> Option<&mut Running> {
-        self.runnings_mut().into_iter().find(|running| running.worker == worker)
-    }
+fn tell(kind: EventKind, spec: &SlotSpec, reason: &str) -> SlotAction {
+    SlotAction::Tell(kind, format!("{} version {}: {reason}", spec.model, spec.version))
 }
 
 impl Child {
-    fn retry(attempt: u32, now_ms: UnixMs) -> Self {
-        Self::Waiting { retry_ms: now_ms + delay_ms(attempt, 1.0), attempt: attempt.saturating_add(1) }
-    }
-}
-
-impl Running {
-    /// Whether its worker answers.
-    pub fn is_up(&self) -> bool {
-        matches!(self.health, Health::Up { .. })
-    }
-
-    /// Its worker died: when is it started again?
-    fn bury(&mut self, now_ms: UnixMs) {
-        let attempt = match self.health {
-            Health::Up { since_ms, .. } if now_ms >= since_ms + STABLE_MS => 0,
-            Health::Up { attempt, .. } | Health::Starting { attempt } | Health::Down { attempt, .. } => attempt,
-        };
-        // The first restart is immediate: one crash should cost a model as little as can be.
-        let delay = if attempt == 0 { 0 } else { delay_ms(attempt - 1, 1.0) };
-        self.health = Health::Down { retry_ms: now_ms + delay, attempt: attempt.saturating_add(1) };
+    /// Its process, while there is one.
+    fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Self::Running { worker, .. } => Some(*worker),
+            Self::Waiting { .. } => None,
+        }
     }
 }
 

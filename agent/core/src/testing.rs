@@ -56,5 +56,7 @@ pub fn spec(deployment: &str, version: u64) -> SlotSpec {
         variant: "fp32".parse().unwrap(),
         resources: Resources { cpu_milli: 1, memory_bytes: 1 },
         probation_ms: 0,
+        attempt: 0,
+        swap_in_place: false,
     }
 }

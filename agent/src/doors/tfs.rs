@@ -73,6 +73,9 @@ async fn predict(table: &Table, served: &Served, body: &[u8]) -> Answer {
         Ok(outputs) => Answer { status: 200, version, body: write_answer(form, &outputs).into_bytes() },
         Err(error @ PredictError::Busy) => Answer::error(StatusCode::TOO_MANY_REQUESTS, version, &error.to_string()),
         Err(error @ PredictError::Gone) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, version, &error.to_string()),
+        Err(error @ PredictError::Died) => {
+            Answer::error(StatusCode::INTERNAL_SERVER_ERROR, version, &error.to_string())
+        }
         Err(PredictError::Model(text)) => Answer::error(StatusCode::BAD_REQUEST, version, &text),
     }
 }

@@ -9,7 +9,7 @@ use muster_shared::manifest::Port;
 
 use crate::tensor::Tensor;
 
-pub use tract::TractModel;
+pub use tract::{TractModel, is_out_of_memory};
 
 /// The engines of this build, as facts name them.
 pub const NAMES: [&str; 1] = ["tract"];

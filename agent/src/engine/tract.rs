@@ -71,6 +71,12 @@ impl Model for TractModel {
     }
 }
 
+/// Whether a panic of the engine means that an allocation failed. tract allocates its tensors itself and
+/// asserts that it got them, instead of aborting as the standard library does.
+pub fn is_out_of_memory(panic: &str) -> bool {
+    ["failed to allocate", "is_null()"].iter().any(|words| panic.contains(words))
+}
+
 /// For each of the graph's inputs, the port of that name.
 fn order(names: &[String], ports: &[Port], what: &str) -> Result<Vec<usize>, EngineError> {
     let find = |name: &String| ports.iter().position(|port| &port.name == name);
@@ -166,4 +172,22 @@ fn from_tract(port: &Port, value: &TractTensor) -> Result<Tensor, EngineError> {
         Dtype::F64 => bytes!(f64),
     };
     Ok(Tensor { name: port.name.clone(), dtype: port.dtype, shape: value.shape().to_vec(), data })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    /// The words are tract's own: a new release may choose others.
+    #[test]
+    fn a_tensor_that_does_not_fit_is_known_by_the_engines_words() {
+        let more_than_any_machine_has = isize::MAX as usize / 2;
+        let panic = catch_unwind(|| TractTensor::zero::<u8>(&[more_than_any_machine_has]).map(drop));
+        let panic = panic.expect_err("no machine has so much");
+        let text = panic.downcast_ref::<String>().expect("a text");
+        assert!(is_out_of_memory(text), "{text}");
+        assert!(!is_out_of_memory("index out of bounds: the len is 3 but the index is 7"));
+    }
 }

@@ -15,7 +15,7 @@ use muster_shared::limits::GOLDEN_BYTES_MAX;
 use muster_shared::reported::Measured;
 
 use super::golden;
-use super::protocol::{FromWorker, Load, ToWorker, read, write};
+use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, read, write};
 use super::sandbox;
 use crate::engine::{self, Model};
 use crate::tensor::Tensor;
@@ -77,11 +77,16 @@ fn work(requests: &Receiver<ToWorker>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Turns a panic of the engine into an error.
+/// Turns a panic of the engine into an error. One because an allocation failed ends this process, as
+/// an allocation of the standard library does: it says how much memory is granted, not what the model
+/// answers, and nothing may be computed with what is half made.
 fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        if engine::is_out_of_memory(text) {
+            std::process::exit(OUT_OF_MEMORY_CODE);
+        }
         Err(format!("the engine panicked: {text}"))
     })
 }

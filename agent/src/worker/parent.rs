@@ -10,13 +10,14 @@ use std::time::Duration;
 use muster_agent_core::slot::{Death, WorkerId};
 use muster_shared::reported::{Measured, RefusalKind};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::protocol::{FromWorker, Load, ToWorker, checked_length, frame, parse};
+use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, checked_length, frame, parse};
 use crate::tensor::Tensor;
 
 /// Requests that one worker may have, waiting and at work; more are told to come again later.
@@ -63,9 +64,13 @@ pub enum PredictError {
     /// More requests than [`REQUESTS_MAX`].
     #[error("the model has more requests than it can take; try again")]
     Busy,
-    /// The worker ended, or is not ready.
+    /// The worker is not ready, or ended before it got the request.
     #[error("the model's process is being started again; try again")]
     Gone,
+    /// The worker ended while it worked on the request: perhaps because of it, so nobody else should be
+    /// asked the same.
+    #[error("the model's process ended while it worked on this request")]
+    Died,
     /// The model does not run on this input.
     #[error("{0}")]
     Model(String),
@@ -85,6 +90,7 @@ pub struct Answer {
 pub struct WorkerHandle {
     requests: mpsc::Sender<Request>,
     room: Arc<Semaphore>,
+    ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -109,20 +115,31 @@ impl WorkerHandle {
         // the last handle goes.
         let _ = self.requests.try_send(Request::Stop);
     }
+
+    /// Cancelled when the process is gone and what it took is free.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
 }
 
-/// Starts a worker. `tell` hears what becomes of it.
+/// Starts a worker once all of `after` have ended. `tell` hears what becomes of it.
 pub fn start(
     program: &Path,
     id: WorkerId,
     load: Load,
     purpose: Purpose,
+    after: Vec<CancellationToken>,
     tell: impl Fn(WorkerEvent) + Send + Sync + 'static,
 ) -> WorkerHandle {
     // One more than there is room for requests, so that a stop always fits.
     let (sender, requests) = mpsc::channel(REQUESTS_MAX + 1);
-    let program = program.to_owned();
+    let (program, ended) = (program.to_owned(), CancellationToken::new());
+    let end = ended.clone().drop_guard();
     tokio::spawn(async move {
+        let _end = end;
+        for other in after {
+            other.cancelled().await;
+        }
         let checking = matches!(purpose, Purpose::Check { .. });
         match spawn(&program) {
             Ok(child) => Life::new(id, child, requests, checking).live(load, purpose, &tell).await,
@@ -130,7 +147,7 @@ pub fn start(
             Err(error) => tell(WorkerEvent::Died(Death::Killed, format!("cannot start a worker: {error}"))),
         }
     });
-    WorkerHandle { requests: sender, room: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    WorkerHandle { requests: sender, room: Arc::new(Semaphore::new(REQUESTS_MAX)), ended }
 }
 
 fn spawn(program: &Path) -> std::io::Result<Child> {
@@ -161,6 +178,8 @@ struct Life {
     checking: bool,
     ready: bool,
     stopping: bool,
+    /// The queue is empty and closed.
+    no_more: bool,
 }
 
 struct Waiting {
@@ -190,8 +209,22 @@ impl Life {
         }
         let stdin = child.stdin.take();
         let waiting = BTreeMap::new();
-        let (next_id, concluded, ready, stopping) = (0, false, false, false);
-        Self { id, child, stdin, messages, last_line, requests, waiting, next_id, concluded, checking, ready, stopping }
+        let (next_id, concluded, ready, stopping, no_more) = (0, false, false, false, false);
+        Self {
+            id,
+            child,
+            stdin,
+            messages,
+            last_line,
+            requests,
+            waiting,
+            next_id,
+            concluded,
+            checking,
+            ready,
+            stopping,
+            no_more,
+        }
     }
 
     async fn live(mut self, load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
@@ -202,12 +235,12 @@ impl Life {
         }
         let load_deadline = Instant::now() + LOAD_DEADLINE;
         let mut stuck = false;
-        while sent && !(self.stopping && self.waiting.is_empty()) {
+        while sent && !(self.stopping && self.no_more && self.waiting.is_empty()) {
             let oldest = self.waiting.values().map(|waiting| waiting.since + ANSWER_DEADLINE).min();
             let deadline = if self.ready { oldest } else { Some(load_deadline) };
             let next = tokio::select! {
                 message = self.messages.recv() => Next::Message(message),
-                request = self.requests.recv(), if !self.stopping => Next::Request(request),
+                request = self.requests.recv(), if !self.no_more => Next::Request(request),
                 () = sleep_until(deadline.unwrap_or(load_deadline)), if deadline.is_some() => Next::Late,
             };
             match next {
@@ -216,7 +249,11 @@ impl Life {
                 Next::Request(Some(Request::Predict { inputs, reply, _room })) => {
                     sent = self.predict(inputs, reply, _room).await;
                 }
-                Next::Request(Some(Request::Stop) | None) => self.stopping = true,
+                Next::Request(Some(Request::Stop)) => self.stop_taking(),
+                Next::Request(None) => {
+                    self.stop_taking();
+                    self.no_more = true;
+                }
                 Next::Late => {
                     stuck = true;
                     break;
@@ -255,9 +292,16 @@ impl Life {
         }
     }
 
+    /// What is in the queue is still answered; nothing more gets in.
+    fn stop_taking(&mut self) {
+        self.stopping = true;
+        self.requests.close();
+    }
+
     fn conclude(&mut self, event: WorkerEvent, tell: &impl Fn(WorkerEvent)) {
         self.concluded = true;
-        self.stopping = true;
+        self.stop_taking();
+        self.no_more = true;
         tell(event);
     }
 
@@ -299,7 +343,7 @@ impl Life {
             }
         };
         for waiting in std::mem::take(&mut self.waiting).into_values() {
-            let _ = waiting.reply.send(Err(PredictError::Gone));
+            let _ = waiting.reply.send(Err(PredictError::Died));
         }
         if self.concluded || (self.stopping && !stuck) {
             return;
@@ -314,17 +358,19 @@ impl Life {
         tell(match (self.checking, death) {
             (false, _) => WorkerEvent::Died(death, reason),
             (true, Death::Crashed) => WorkerEvent::Bad(RefusalKind::CannotLoad, reason),
-            (true, Death::Killed) => WorkerEvent::Stopped(reason),
+            // Too little memory and another's hand prove nothing: the check is made again.
+            (true, Death::Killed | Death::OutOfMemory) => WorkerEvent::Stopped(reason),
         });
     }
 }
 
-/// Whose doing an end was. A kill, too little memory and a plain exit prove nothing of the model.
+/// Whose doing an end was. A kill and a plain exit prove nothing of the model. The kernel's own kill for
+/// memory cannot be told from a person's: it proves nothing either.
 fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    if line.contains("memory allocation of") {
+    if status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
-        return (Death::Killed, format!("the model needs more than the {granted} of memory that it was granted"));
+        return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
     match (status.signal(), status.code()) {
         (Some(9), _) => (Death::Killed, "killed (signal 9)".to_owned()),
@@ -333,10 +379,10 @@ fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (D
     }
 }
 
-/// Logs what a worker writes to its standard error and gives back the last line.
-async fn read_lines(id: WorkerId, stderr: ChildStderr) -> Option<String> {
+/// Logs what a worker writes to its standard error and gives back its last words.
+async fn read_lines(id: WorkerId, stderr: impl AsyncRead + Unpin) -> Option<String> {
     let mut reader = BufReader::new(stderr);
-    let mut last = None;
+    let mut last: Option<String> = None;
     loop {
         let mut line = vec![];
         match (&mut reader).take(ERROR_LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
@@ -345,8 +391,16 @@ async fn read_lines(id: WorkerId, stderr: ChildStderr) -> Option<String> {
         }
         let line = String::from_utf8_lossy(&line).trim().to_owned();
         info!(worker = id.0, line, "worker says");
-        last = Some(line);
+        // The standard library adds a note on backtraces to these words.
+        if !last.as_deref().is_some_and(is_out_of_memory) {
+            last = Some(line);
+        }
     }
+}
+
+/// The words with which the standard library aborts where an allocation fails.
+fn is_out_of_memory(line: &str) -> bool {
+    line.starts_with("memory allocation of ")
 }
 
 async fn read_messages(mut stdout: ChildStdout, messages: mpsc::Sender<FromWorker>) {
@@ -363,4 +417,53 @@ async fn read_message<M: DeserializeOwned>(stream: &mut ChildStdout) -> std::io:
     let mut bytes = vec![0; checked_length(length)?];
     stream.read_exact(&mut bytes).await?;
     parse(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_whose_doing_it_was() {
+        let (code, signal) = (|code: i32| code << 8, |signal: i32| signal);
+        let memory = "the model needs more than the 64Mi of memory that it was granted";
+        let check = |status, line: &str, death, reason: &str| {
+            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20);
+            assert_eq!((found, said.as_str()), (death, reason), "{status} {line}");
+        };
+        check(signal(6), "memory allocation of 99 bytes failed", Death::OutOfMemory, memory);
+        check(code(OUT_OF_MEMORY_CODE), "worker: panicked", Death::OutOfMemory, memory);
+        check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
+        check(signal(11), "", Death::Crashed, "crashed with signal 11: ");
+        check(signal(9), "", Death::Killed, "killed (signal 9)");
+        check(code(1), "no sandbox", Death::Killed, "exited with code 1: no sandbox");
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_those_that_say_why() {
+        let last = async |text: &'static str| read_lines(WorkerId(1), text.as_bytes()).await;
+        assert_eq!(last("").await, None);
+        assert_eq!(last("one\ntwo\n").await.as_deref(), Some("two"));
+        let abort = "memory allocation of 80000 bytes failed";
+        let note = "memory allocation of 80000 bytes failed\nnote: run with `RUST_BACKTRACE=1` …\n";
+        assert_eq!(last(note).await.as_deref(), Some(abort));
+    }
+
+    /// A worker of a program that reads what it is told and ends when it is told no more.
+    fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
+        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1 };
+        start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, after, |_| {})
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_waits_for_another_starts_when_that_one_is_gone() {
+        // `cat worker` ends by itself: there is no such file.
+        let (first, gate) = (reader(1, vec![]), CancellationToken::new());
+        timeout(STOP_DEADLINE, first.ended().cancelled()).await.expect("it ends");
+        let second = reader(2, vec![first.ended(), gate.clone()]);
+        let soon = Duration::from_millis(50);
+        assert!(timeout(soon, second.ended().cancelled()).await.is_err(), "it waits for the gate");
+        gate.cancel();
+        timeout(STOP_DEADLINE, second.ended().cancelled()).await.expect("it started, and ended");
+    }
 }

@@ -13,6 +13,9 @@ use crate::tensor::Tensor;
 /// One message either way; what is larger ends the worker.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
+/// What a worker exits with where an allocation failed: the engine's panic about it is no answer.
+pub const OUT_OF_MEMORY_CODE: i32 = 75;
+
 /// To the worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {

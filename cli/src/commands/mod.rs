@@ -18,6 +18,15 @@ pub mod describe;
 pub mod get;
 pub mod predict;
 
+pub mod explain;
+pub mod plan;
+pub mod rollout;
+pub mod scale;
+
+pub mod cordon;
+pub mod drain;
+pub mod uncordon;
+
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use crate::error::{Attempt as _, Result};

@@ -2,14 +2,16 @@
 
 use muster_shared::DeviceId;
 use muster_shared::api::fleet::{DeviceView, ModelView};
+use muster_shared::id::UnixMs;
 use muster_shared::reported::{Phase, SlotReport};
 
 use super::{Item, Kind, found, labels, name};
 use crate::client::Client;
 use crate::error::{Attempt as _, Result};
 use crate::output::{Facts, age, bytes, date, now_ms, or_dash};
+use crate::tell::{self, figures};
 
-pub const HEADER: &[&str] = &["NAME", "CONNECTED", "SEEN", "SERVING", "CPU", "MEMORY", "AGENT"];
+pub const HEADER: &[&str] = &["NAME", "STATE", "SEEN", "SERVING", "CPU", "MEMORY", "AGENT"];
 pub const HEADER_WIDE: &[&str] = &["ARCH", "OS", "TEMPERATURE", "DISK FREE", "APPLIED", "DESIRED", "LABELS"];
 
 /// Telemetry and the time of the last message.
@@ -20,7 +22,7 @@ pub async fn fetch(client: &Client, only: Option<&str>, wide: bool) -> Result<Ve
         Some(only) => vec![one(client, only).await?],
         None => client.get("/devices").await.attempt(|| "cannot list the devices")?,
     };
-    all.iter().map(|device| item(device, wide)).collect()
+    all.iter().map(|device| item(device, wide, now_ms())).collect()
 }
 
 async fn one(client: &Client, text: &str) -> Result<DeviceView> {
@@ -28,12 +30,12 @@ async fn one(client: &Client, text: &str) -> Result<DeviceView> {
     found(Kind::Devices, text, client.get(&format!("/devices/{id}")).await)
 }
 
-fn item(device: &DeviceView, wide: bool) -> Result<Item> {
+fn item(device: &DeviceView, wide: bool, now_ms: UnixMs) -> Result<Item> {
     let serving = device.slots.iter().filter(|slot| matches!(slot.phase, Phase::Serving | Phase::Probation)).count();
     let mut row = vec![
         device.id.to_string(),
-        if device.connected { "yes" } else { "no" }.to_owned(),
-        or_dash(device.last_seen_ms.map(|at| age(at, now_ms()))),
+        tell::device::state(device, now_ms),
+        or_dash(device.last_seen_ms.map(|at| age(at, now_ms))),
         format!("{serving}/{}", device.slots.len()),
         or_dash(device.host.as_ref().map(|host| format!("{:.0}%", f64::from(host.cpu_permille) / 10.0))),
         or_dash(
@@ -65,11 +67,15 @@ fn temperature(device: &DeviceView) -> Option<String> {
 }
 
 pub async fn describe(client: &Client, name: &str) -> Result<String> {
-    let device = one(client, name).await?;
+    Ok(text(&one(client, name).await?, now_ms()))
+}
+
+fn text(device: &DeviceView, now_ms: UnixMs) -> String {
     let mut facts = Facts::default();
     facts.add("name", &device.id);
     facts.add("labels", labels(&device.labels));
-    facts.add("connected", if device.connected { "yes" } else { "no" });
+    facts.add("state", tell::device::state(device, now_ms));
+    facts.add("schedule", tell::device::schedule(device.schedule));
     facts.add("last seen", or_dash(device.last_seen_ms.map(date)));
     facts.add("enrolled", date(device.enrolled_ms));
     facts.add("key", device.fingerprint);
@@ -91,7 +97,7 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
             "disk",
             format!("{} of {} free", or_dash(host.disk_free_bytes.map(bytes)), or_dash(host.disk_bytes.map(bytes))),
         );
-        facts.add("temperature", or_dash(temperature(&device)));
+        facts.add("temperature", or_dash(temperature(device)));
     }
     device.slots.iter().for_each(|it| facts.add("slot", slot(it)));
     device.models.iter().for_each(|it| facts.add("traffic", traffic(it)));
@@ -99,7 +105,7 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
         let bundle = &refusal.bundle;
         facts.add("refusal", format!("{} {}: {:?}: {}", bundle.model, bundle.version, refusal.kind, refusal.reason));
     }
-    Ok(facts.render())
+    facts.render()
 }
 
 fn slot(slot: &SlotReport) -> String {
@@ -121,8 +127,9 @@ fn slot(slot: &SlotReport) -> String {
 
 fn traffic(model: &ModelView) -> String {
     let latency = |us: Option<f64>| or_dash(us.map(milliseconds));
+    let figures = model.figures.as_ref().map(|it| format!("; {}", figures::phrase(it))).unwrap_or_default();
     format!(
-        "{} {}: {} requests, {} errors, p50 {}, p99 {}",
+        "{} {}: {} requests, {} errors, p50 {}, p99 {}{figures}",
         model.deployment,
         model.version,
         model.requests,
@@ -134,4 +141,47 @@ fn traffic(model: &ModelView) -> String {
 
 fn milliseconds(us: f64) -> String {
     format!("{:.2} ms", us / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tell::device::tests::device;
+    use crate::tell::replicas::tests::worked_example;
+
+    #[test]
+    fn a_row_has_the_state() {
+        let silent = device(json!({"connected": false, "silentSinceMs": 1000, "schedule": "cordoned"}));
+        let row = item(&silent, false, 13_000).expect("an item").row;
+        assert_eq!(row, ["edge-1", "cordoned, silent 12s", "12s", "0/0", "-", "-", "-"]);
+        assert_eq!(HEADER.len(), row.len());
+        let wide = item(&silent, true, 13_000).expect("an item").row;
+        assert_eq!(HEADER.len() + HEADER_WIDE.len(), wide.len());
+    }
+
+    #[test]
+    fn a_description_has_schedule_and_figures() {
+        let models = json!([{"deployment": "digits", "version": 2, "requests": 400, "errors": 1, "cpuUs": 10_000_000,
+                             "figures": worked_example(), "p50Us": 24_000.0, "p99Us": null}]);
+        let said = text(&device(json!({"models": models, "schedule": "draining"})), 2_000);
+        assert_eq!(
+            said,
+            format!(
+                "\
+name        edge-1
+labels      site=north
+state       draining
+schedule    draining: nothing new comes to it, and what is there moves elsewhere
+last seen   1970-01-01T00:00:01Z
+enrolled    1970-01-01T00:00:01Z
+key         {}
+desired     - (applied -)
+traffic     digits 2: 400 requests, 1 errors, p50 24.00 ms, p99 -; share 12.5%, 40.0 req/s, R 25.0 core-ms, A 1.00 cores
+",
+                muster_shared::Digest::of("key")
+            )
+        );
+    }
 }

@@ -35,3 +35,31 @@ fn item(event: &EventView) -> Result<Item> {
     ];
     Item::new(format!("{} {}", event.at_ms, row[1..].join(" ")), row, event, &[])
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_happens_in_the_plane_is_shown_like_what_happens_on_a_device() {
+        for (kind, shown) in [
+            ("deviceLost", "DeviceLost"),
+            ("deviceReturned", "DeviceReturned"),
+            ("replicaMoved", "ReplicaMoved"),
+            ("movesFrozen", "MovesFrozen"),
+            ("movesResumed", "MovesResumed"),
+            ("rolloutStarted", "RolloutStarted"),
+            ("rolloutWave", "RolloutWave"),
+            ("rolloutPaused", "RolloutPaused"),
+            ("rolloutStopped", "RolloutStopped"),
+            ("rolloutUndone", "RolloutUndone"),
+            ("rolloutDone", "RolloutDone"),
+        ] {
+            let event = json!({"atMs": 0, "device": null, "kind": kind, "deployment": "digits", "text": "as it is"});
+            let event: EventView = serde_json::from_value(event).expect("an event");
+            assert_eq!(item(&event).expect("an item").row, ["1970-01-01T00:00:00Z", "-", "digits", shown, "as it is"]);
+        }
+    }
+}

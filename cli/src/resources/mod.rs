@@ -42,7 +42,7 @@ pub struct Item {
     pub row: Vec<String>,
     /// As the API gave it.
     pub value: Value,
-    /// Fields of `value` that change all the time, and so are no news to one who watches.
+    /// Fields of `value`, at any depth, that change all the time, and so are no news to one who watches.
     restless: &'static [&'static str],
 }
 
@@ -55,10 +55,19 @@ impl Item {
     /// What a watcher compares.
     pub fn news(&self) -> Value {
         let mut value = self.value.clone();
-        if let Value::Object(fields) = &mut value {
-            self.restless.iter().for_each(|name| drop(fields.remove(*name)));
-        }
+        calm(&mut value, self.restless);
         value
+    }
+}
+
+fn calm(value: &mut Value, restless: &[&str]) {
+    match value {
+        Value::Object(fields) => {
+            restless.iter().for_each(|name| drop(fields.remove(*name)));
+            fields.values_mut().for_each(|value| calm(value, restless));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| calm(item, restless)),
+        _ => {}
     }
 }
 
@@ -129,7 +138,7 @@ where
 }
 
 /// Turns "not found" into the error for an unknown name.
-fn found<T>(kind: Kind, name: &str, answer: Result<T, crate::client::ClientError>) -> Result<T> {
+pub fn found<T>(kind: Kind, name: &str, answer: Result<T, crate::client::ClientError>) -> Result<T> {
     match answer {
         Err(error) if error.is_not_found() => Err(unknown(kind, name)),
         other => other.attempt(|| format!("cannot ask for the {} {name}", kind.noun())),

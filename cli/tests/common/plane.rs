@@ -1,7 +1,7 @@
 //! A control plane that only remembers what it is told: real TLS, and the API's own types, but no
 //! database, broker or device. The real one is tested with the CLI in the project's stories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,10 @@ struct State {
     blobs: BTreeMap<Digest, usize>,
     deployments: BTreeMap<String, Value>,
     claims: Vec<Value>,
+    /// What is answered to a method and path below `/api/v1`; the last answer stays.
+    scripts: BTreeMap<String, VecDeque<(u16, Value)>>,
+    /// Scripted requests that came, with their bodies.
+    heard: Vec<(String, Value)>,
     /// The next root finds the control plane out of order.
     is_out_of_order: bool,
 }
@@ -63,6 +67,26 @@ impl Plane {
     /// The next root that comes is not taken.
     pub fn break_down_once(&self) {
         self.state.lock().expect("the state").is_out_of_order = true;
+    }
+
+    /// From now on, `line` (as `GET /devices/edge-1/explain`) is answered with these, one after the other.
+    pub fn script(&self, line: &str, answers: impl IntoIterator<Item = Value>) {
+        self.script_status(line, answers.into_iter().map(|answer| (200, answer)));
+    }
+
+    /// From now on, `line` is refused with a problem.
+    pub fn refuse(&self, line: &str, status: u16, detail: &str) {
+        let body = json!({"title": "Problem", "status": status, "detail": detail});
+        self.script_status(line, [(status, body)]);
+    }
+
+    fn script_status(&self, line: &str, answers: impl IntoIterator<Item = (u16, Value)>) {
+        self.state.lock().expect("the state").scripts.insert(line.to_owned(), answers.into_iter().collect());
+    }
+
+    /// Scripted requests that came since the last call, with their bodies.
+    pub fn heard(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.state.lock().expect("the state").heard)
     }
 
     pub fn director() -> SecretKey {
@@ -154,6 +178,13 @@ fn answer(request: &Request, state: &mut State) -> Answer {
     if !open.contains(&line.as_str()) && request.token.as_deref() != Some(TOKEN) {
         return (401, "", String::new());
     }
+    if let Some(answers) = state.scripts.get_mut(&line) {
+        let last = answers.len() == 1;
+        let answer = if last { answers.front().cloned() } else { answers.pop_front() };
+        state.heard.push((line, json()));
+        let (status, body) = answer.expect("an answer");
+        return (status, "", body.to_string());
+    }
     match line.split_once(' ').expect("a method") {
         ("GET", "/info") => {
             good(json!({"version": "0", "fleet": null, "rootVersion": null, "caFingerprint": state.ca}))
@@ -243,11 +274,11 @@ fn bundle(envelope: &Envelope) -> Value {
 
 fn device() -> Value {
     json!({
-        "id": "edge-1", "connected": true, "lastSeenMs": 1000, "enrolledMs": 1000, "fingerprint": Digest::of("key"),
+        "id": "edge-1", "connected": true, "schedule": "open", "lastSeenMs": 1000, "enrolledMs": 1000, "fingerprint": Digest::of("key"),
         "labels": {"site": "north"}, "desired": {"epoch": 1, "number": 4}, "applied": {"epoch": 1, "number": 4},
         "facts": null, "refusals": [], "desiredRefused": null, "host": null,
         "slots": [{"deployment": "digits", "phase": "serving", "wanted": null, "running": null, "waiting": null,
                    "restarts": 2, "measured": {"memoryPeakBytes": 1048576, "latencyUs": 1500}}],
-        "models": [{"deployment": "digits", "version": 1, "requests": 5, "errors": 0, "p50Us": 100.0, "p99Us": null}]
+        "models": [{"deployment": "digits", "version": 1, "requests": 5, "errors": 0, "cpuUs": 500, "p50Us": 100.0, "p99Us": null}]
     })
 }

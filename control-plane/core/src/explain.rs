@@ -14,6 +14,33 @@ pub const REASONS_LISTED_MAX: usize = 5;
 pub enum Choice {
     /// It holds the replica already, and nothing speaks against it.
     Kept,
+    /// Of those that could take it, its site has the fewest replicas.
+    Spread {
+        /// Devices that could take it.
+        candidates: usize,
+        /// Replicas at its site before.
+        same_site: usize,
+        /// Replicas at the next best one's site.
+        elsewhere: usize,
+    },
+    /// Of those with as much room, it was measured to be the fastest.
+    Fastest {
+        /// Devices that could take it.
+        candidates: usize,
+        /// Microseconds for one prediction.
+        latency_us: u64,
+        /// What stays free of its scarcest resource, in thousandths.
+        free_permille: u32,
+    },
+    /// It moved here because its device was crowded.
+    Relieves {
+        /// Where it was.
+        from: DeviceId,
+        /// What was free there, in thousandths.
+        before_permille: u32,
+        /// What is free on the fuller of the two after the move.
+        after_permille: u32,
+    },
     /// Of those that could take it, it has the most room.
     MostRoom {
         /// Devices that could take it.
@@ -42,12 +69,33 @@ pub enum Reason {
     },
     /// More replicas than matching devices.
     OneEach,
+    /// More replicas than matching devices, of which some must let theirs go.
+    OthersHoldOne,
     /// It has yet to say what it is.
     NotReported(DeviceId),
     /// It holds no connection, so nothing new goes there.
     NotConnected(DeviceId),
+    /// It fell silent together with many others, so nothing of theirs moves.
+    Frozen(DeviceId),
+    /// It has been silent for longer than its replicas wait.
+    Lost(DeviceId),
     /// An operator wants nothing new on it.
     Cordoned(DeviceId),
+    /// An operator wants it empty.
+    Draining(DeviceId),
+    /// It has not got to serve the replica for too long.
+    Stuck(DeviceId),
+    /// It is much fuller than another one.
+    Crowded(DeviceId),
+    /// Its labels, or the selector, changed.
+    NoLongerMatches(DeviceId),
+    /// The rollout stopped, so no further device begins.
+    Closed {
+        /// The version.
+        version: Version,
+        /// Why it stopped.
+        reason: String,
+    },
     /// It has proven this very bundle bad.
     Refused {
         /// The device.
@@ -104,16 +152,50 @@ pub struct Waiting {
 }
 
 impl Reason {
+    /// The device that it speaks of, if it speaks of one.
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::NoBundle { .. }
+            | Self::NoDevices
+            | Self::NoMatch { .. }
+            | Self::OneEach
+            | Self::OthersHoldOne
+            | Self::Closed { .. } => None,
+            Self::NotReported(device)
+            | Self::NotConnected(device)
+            | Self::Frozen(device)
+            | Self::Lost(device)
+            | Self::Cordoned(device)
+            | Self::Draining(device)
+            | Self::Stuck(device)
+            | Self::Crowded(device)
+            | Self::NoLongerMatches(device)
+            | Self::NoEngine(device)
+            | Self::SlotsFull(device)
+            | Self::Refused { device, .. }
+            | Self::NameTaken { device, .. }
+            | Self::Memory { device, .. }
+            | Self::Cpu { device, .. } => Some(device),
+        }
+    }
+
     /// The reason in one word, as Kubernetes' conditions have it.
     pub fn word(&self) -> &'static str {
         match self {
             Self::NoBundle { .. } => "NoBundle",
             Self::NoDevices => "NoDevices",
             Self::NoMatch { .. } => "NoDeviceMatches",
-            Self::OneEach => "TooFewDevices",
+            Self::OneEach | Self::OthersHoldOne => "TooFewDevices",
             Self::NotReported(_) => "NotReported",
             Self::NotConnected(_) => "NotConnected",
+            Self::Frozen(_) => "MovesFrozen",
+            Self::Lost(_) => "DeviceLost",
             Self::Cordoned(_) => "Cordoned",
+            Self::Draining(_) => "Draining",
+            Self::Stuck(_) => "NoProgress",
+            Self::Crowded(_) => "Rebalancing",
+            Self::NoLongerMatches(_) => "NoLongerMatches",
+            Self::Closed { .. } => "RolloutStopped",
             Self::Refused { .. } => "Refused",
             Self::NoEngine(_) => "NoEngine",
             Self::SlotsFull(_) => "SlotsFull",
@@ -152,10 +234,18 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
+            Self::OthersHoldOne => f.write_str("every other matching device already holds one"),
             Self::OneEach => f.write_str("every matching device already holds one"),
             Self::NotReported(device) => write!(f, "{device} has yet to report"),
             Self::NotConnected(device) => write!(f, "{device} is not connected"),
+            Self::Frozen(device) => write!(f, "{device} fell silent together with many others"),
+            Self::Lost(device) => write!(f, "{device} fell silent and did not come back in time"),
             Self::Cordoned(device) => write!(f, "{device} is cordoned"),
+            Self::Draining(device) => write!(f, "{device} is being drained"),
+            Self::Stuck(device) => write!(f, "{device} has not got to serve it for too long"),
+            Self::Crowded(device) => write!(f, "{device} is much fuller than another device"),
+            Self::NoLongerMatches(device) => write!(f, "{device} no longer matches the selector"),
+            Self::Closed { version, reason } => write!(f, "the rollout of version {version} stopped: {reason}"),
             Self::Refused { device, version, reason } => write!(f, "{device} refused version {version}: {reason}"),
             Self::NoEngine(device) => write!(f, "{device} has no engine for this model's format"),
             Self::SlotsFull(device) => write!(f, "{device} has no slot left"),
@@ -196,6 +286,24 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kept => f.write_str("it is there already"),
+            Self::Spread { candidates, same_site, elsewhere } => write!(
+                f,
+                "of {candidates} devices one whose site has the fewest replicas: {same_site}, the next one has {elsewhere}"
+            ),
+            Self::Fastest { candidates, latency_us, free_permille } => {
+                let ms = *latency_us as f64 / 1000.0;
+                write!(
+                    f,
+                    "of {candidates} devices the fastest with much room: {ms:.2} ms for a prediction, {}% stays free",
+                    free_permille / 10
+                )
+            }
+            Self::Relieves { from, before_permille, after_permille } => write!(
+                f,
+                "it relieves {from}, which had {}% free; now the fuller of the two has {}%",
+                before_permille / 10,
+                after_permille / 10
+            ),
             Self::MostRoom { candidates: 1, .. } => f.write_str("the only device that can take it"),
             Self::MostRoom { candidates, free_permille } => {
                 write!(f, "of {candidates} devices the one with the most room: {}% stays free", free_permille / 10)

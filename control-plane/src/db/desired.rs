@@ -1,5 +1,6 @@
 //! The newest desired state of each device: committed here first, signed and sent afterwards.
 
+use muster_control_plane_core::issue::Issued;
 use muster_shared::id::{Generation, Nonce, UnixMs};
 use muster_shared::{DeviceId, Digest};
 use sea_orm::{ConnectionTrait, FromQueryResult};
@@ -24,9 +25,15 @@ pub struct DesiredRecord {
 }
 
 impl DesiredRecord {
-    /// The digest that devices name it by.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.payload)
+    /// What the next one follows from.
+    pub fn issued(&self) -> Issued {
+        Issued {
+            generation: self.generation,
+            digest: Digest::of(&self.payload),
+            slots: self.slots,
+            nonce: self.nonce,
+            issued_ms: self.issued_ms,
+        }
     }
 }
 
@@ -51,6 +58,7 @@ struct GenerationRow {
     device: String,
     epoch: i64,
     number: i64,
+    slots_sha256: Vec<u8>,
 }
 
 /// The newest desired state of a device.
@@ -62,13 +70,16 @@ pub async fn get(db: &impl ConnectionTrait, device: &DeviceId) -> Result<Option<
     row.map(|row| record(doing, row)).transpose()
 }
 
-/// The generation of every device's newest desired state.
-pub async fn generations(db: &impl ConnectionTrait) -> Result<Vec<(DeviceId, Generation)>, DbError> {
+/// The generation of every device's newest desired state, and the digest of its slots.
+pub async fn generations(
+    db: &impl ConnectionTrait,
+) -> Result<std::collections::BTreeMap<DeviceId, (Generation, Digest)>, DbError> {
     let doing = "read the generations";
-    let rows: Vec<GenerationRow> = all(db, doing, "SELECT device, epoch, number FROM desired", []).await?;
+    let sql = "SELECT device, epoch, number, slots_sha256 FROM desired";
+    let rows: Vec<GenerationRow> = all(db, doing, sql, []).await?;
     let generation = |row: GenerationRow| {
         let generation = Generation { epoch: unsigned(row.epoch), number: unsigned(row.number) };
-        Ok((name(doing, &row.device)?, generation))
+        Ok((name(doing, &row.device)?, (generation, super::digest(doing, &row.slots_sha256)?)))
     };
     rows.into_iter().map(generation).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_shared::api::fleet::Schedule;
 use muster_shared::id::{BootId, Labels, UnixMs};
 use muster_shared::reported::Reported;
 use muster_shared::signing::device::DevicePublicKey;
@@ -42,8 +43,8 @@ pub struct DeviceRecord {
     pub enrolled_ms: UnixMs,
     /// When it last reported.
     pub last_seen_ms: Option<UnixMs>,
-    /// Whether an operator wants nothing new on it.
-    pub cordoned: bool,
+    /// What an operator wants of it.
+    pub schedule: Schedule,
     /// What it last reported.
     pub reported: Option<Reported>,
     /// Labels of its claim and of its owner.
@@ -149,6 +150,27 @@ pub async fn set_labels(
     Ok(())
 }
 
+/// Notes what an operator wants of a device; says whether there is such a device.
+pub async fn set_schedule(db: &impl ConnectionTrait, id: &DeviceId, schedule: Schedule) -> Result<bool, DbError> {
+    let number: i64 = match schedule {
+        Schedule::Open => 0,
+        Schedule::Cordoned => 1,
+        Schedule::Draining => 2,
+    };
+    let sql = "UPDATE devices SET cordoned = $2 WHERE id = $1";
+    let changed = execute(db, "note what is wanted of a device", sql, [id.as_str().into(), number.into()]).await?;
+    Ok(changed > 0)
+}
+
+/// Cordoned was a yes or no once, so that is what the column is called.
+fn schedule(number: i64) -> Schedule {
+    match number {
+        0 => Schedule::Open,
+        2 => Schedule::Draining,
+        _ => Schedule::Cordoned,
+    }
+}
+
 /// What a report is to what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -202,7 +224,7 @@ fn record(doing: &'static str, row: Row, labels: &mut BTreeMap<DeviceId, Labels>
         key: DevicePublicKey::from_spki(&row.spki).map_err(|error| DbError::corrupt(doing, error))?,
         enrolled_ms: unsigned(row.enrolled_ms),
         last_seen_ms: row.last_seen_ms.map(unsigned),
-        cordoned: row.cordoned != 0,
+        schedule: schedule(row.cordoned),
         reported: row.reported.as_deref().map(|bytes| decode(doing, bytes)).transpose()?,
         id,
     })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_control_plane_core::decide::Note;
 use muster_control_plane_core::fleet::Slots;
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::UnixMs;
@@ -17,6 +18,8 @@ pub struct Verdict {
     pub generation: u64,
     /// The version that the rule means.
     pub version: Option<Version>,
+    /// Replicas wanted, counted out where every device is to have one.
+    pub wanted: u32,
     /// Why replicas wait: a word and a sentence.
     pub waiting: Option<(String, String)>,
 }
@@ -37,10 +40,17 @@ struct PlacementRow {
 }
 
 #[derive(FromQueryResult)]
+struct NotesRow {
+    device: String,
+    notes: String,
+}
+
+#[derive(FromQueryResult)]
 struct VerdictRow {
     deployment: String,
     generation: i64,
     version: Option<i64>,
+    wanted: i64,
     waiting_word: Option<String>,
     waiting: Option<String>,
 }
@@ -82,15 +92,35 @@ pub async fn set_placement(db: &impl ConnectionTrait, device: &DeviceId, slots: 
     execute(db, "store a device's plan", sql, values).await.map(drop)
 }
 
+/// Why each replica is on its device.
+pub type Notes = BTreeMap<DeploymentName, Note>;
+
+/// Why every replica is on its device.
+pub async fn notes(db: &impl ConnectionTrait) -> Result<BTreeMap<DeviceId, Notes>, DbError> {
+    let doing = "read why replicas are where they are";
+    let rows: Vec<NotesRow> = all(db, doing, "SELECT device, notes FROM placement_notes", []).await?;
+    rows.iter().map(|row| Ok((name(doing, &row.device)?, json(doing, &row.notes)?))).collect()
+}
+
+/// Stores why the replicas of one device are there.
+pub async fn set_notes(db: &impl ConnectionTrait, device: &DeviceId, notes: &Notes) -> Result<(), DbError> {
+    let sql = "INSERT INTO placement_notes (device, notes) VALUES ($1, $2) \
+               ON CONFLICT (device) DO UPDATE SET notes = excluded.notes";
+    execute(db, "store why replicas are where they are", sql, [device.as_str().into(), to_json(notes).into()])
+        .await
+        .map(drop)
+}
+
 /// What the planner said of every deployment.
 pub async fn verdicts(db: &impl ConnectionTrait) -> Result<BTreeMap<DeploymentName, Verdict>, DbError> {
     let doing = "read the planner's verdicts";
-    let sql = "SELECT deployment, generation, version, waiting_word, waiting FROM plans";
+    let sql = "SELECT deployment, generation, version, wanted, waiting_word, waiting FROM verdicts";
     let rows: Vec<VerdictRow> = all(db, doing, sql, []).await?;
     let verdict = |row: VerdictRow| {
         let verdict = Verdict {
             generation: unsigned(row.generation),
             version: row.version.and_then(|version| Version::new(unsigned(version))),
+            wanted: unsigned(row.wanted).try_into().unwrap_or(u32::MAX),
             waiting: row.waiting_word.zip(row.waiting),
         };
         Ok((name(doing, &row.deployment)?, verdict))
@@ -100,14 +130,16 @@ pub async fn verdicts(db: &impl ConnectionTrait) -> Result<BTreeMap<DeploymentNa
 
 /// Stores what the planner says of one deployment.
 pub async fn set_verdict(db: &impl ConnectionTrait, of: &DeploymentName, verdict: &Verdict) -> Result<(), DbError> {
-    let sql = "INSERT INTO plans (deployment, generation, version, waiting_word, waiting) VALUES ($1, $2, $3, $4, $5) \
+    let sql = "INSERT INTO verdicts (deployment, generation, version, wanted, waiting_word, waiting) \
+               VALUES ($1, $2, $3, $4, $5, $6) \
                ON CONFLICT (deployment) DO UPDATE SET generation = excluded.generation, version = excluded.version, \
-               waiting_word = excluded.waiting_word, waiting = excluded.waiting";
+               wanted = excluded.wanted, waiting_word = excluded.waiting_word, waiting = excluded.waiting";
     let (word, sentence) = verdict.waiting.clone().unzip();
     let values = [
         of.as_str().into(),
         big(verdict.generation).into(),
         verdict.version.map(|version| big(version.get())).into(),
+        i64::from(verdict.wanted).into(),
         word.into(),
         sentence.into(),
     ];
@@ -141,10 +173,10 @@ pub async fn set_condition(
 
 /// Forgets what was said of a deployment that is gone. In a transaction.
 pub async fn forget(db: &impl ConnectionTrait, of: &DeploymentName) -> Result<(), DbError> {
-    for sql in ["DELETE FROM plans WHERE deployment = $1", "DELETE FROM conditions WHERE deployment = $1"] {
+    for sql in ["DELETE FROM verdicts WHERE deployment = $1", "DELETE FROM conditions WHERE deployment = $1"] {
         execute(db, "forget a deployment's verdict", sql, [of.as_str().into()]).await?;
     }
-    Ok(())
+    super::rollouts::forget(db, of).await
 }
 
 fn slots(doing: &'static str, text: &str) -> Result<Slots, DbError> {

@@ -12,7 +12,7 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState)]
+        vec![Box::new(FirstState), Box::new(Rollouts)]
     }
 }
 
@@ -170,6 +170,53 @@ impl MigrationTrait for FirstState {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("there is nothing before the first schema".to_owned()))
+    }
+}
+
+struct Rollouts;
+
+impl MigrationName for Rollouts {
+    fn name(&self) -> &str {
+        "state_0002_rollouts"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Rollouts {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            // Every rollout of a deployment; the one with the highest number is the one in force.
+            table(
+                "rollouts",
+                ["deployment", "number"],
+                vec![text("deployment"), big_integer("number"), text("rollout")],
+            ),
+            // Why each replica is on its device.
+            table("placement_notes", ["device"], vec![text("device"), text("notes")]),
+            // What the planner has to say of each deployment; it says it again at each start, so nothing is
+            // carried over from `plans`.
+            table(
+                "verdicts",
+                ["deployment"],
+                vec![
+                    text("deployment"),
+                    big_integer("generation"),
+                    big_integer_null("version"),
+                    big_integer("wanted"),
+                    text_null("waiting_word"),
+                    text_null("waiting"),
+                ],
+            ),
+            // Whole documents of which there is one.
+            table("documents", ["name"], vec![text("name"), text("document")]),
+        ] {
+            manager.create_table(table).await?;
+        }
+        manager.drop_table(Table::drop().table("plans").if_exists().to_owned()).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("rollouts cannot be taken out again".to_owned()))
     }
 }
 

@@ -26,6 +26,7 @@ struct ModelRow {
     version: i64,
     requests: i64,
     errors: i64,
+    cpu_us: i64,
     latency: Vec<u8>,
 }
 
@@ -102,7 +103,7 @@ pub async fn hosts(db: &impl ConnectionTrait) -> Result<BTreeMap<DeviceId, HostS
 /// The sums of each model on each device.
 pub async fn models(db: &impl ConnectionTrait) -> Result<BTreeMap<DeviceId, Vec<ModelView>>, DbError> {
     let doing = "read the models' sums";
-    let sql = "SELECT device, deployment, version, requests, errors, latency FROM models \
+    let sql = "SELECT device, deployment, version, requests, errors, cpu_us, latency FROM models \
                ORDER BY device, deployment, version";
     let rows: Vec<ModelRow> = all(db, doing, sql, []).await?;
     let mut models: BTreeMap<DeviceId, Vec<ModelView>> = BTreeMap::new();
@@ -113,6 +114,8 @@ pub async fn models(db: &impl ConnectionTrait) -> Result<BTreeMap<DeviceId, Vec<
             version: unsigned(row.version),
             requests: unsigned(row.requests),
             errors: unsigned(row.errors),
+            cpu_us: unsigned(row.cpu_us),
+            figures: None,
             p50_us: latency.quantile(0.5),
             p99_us: latency.quantile(0.99),
         });

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use muster_shared::api::Problem;
-use muster_shared::api::fleet::{DeviceView, ModelView};
+use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
 use muster_shared::id::Generation;
 use muster_shared::telemetry::HostSample;
-use muster_shared::{DeviceId, id};
+use muster_shared::{DeviceId, Digest, id};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,10 +18,17 @@ use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
 use crate::plane::Plane;
+use crate::status::Facts;
 
 /// Calls that need a token.
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(chunks))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(chunks))
+        .routes(routes!(cordon))
+        .routes(routes!(uncordon))
+        .routes(routes!(drain))
 }
 
 /// The devices, by id.
@@ -37,8 +44,45 @@ async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<DeviceView>>, 
     responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
 async fn get(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
     let record = db::devices::get(plane.db.read(), &id).await?;
-    let record = record.ok_or_else(|| ApiError::not_found("device", &id).hint("see `muster get devices`"))?;
+    let record = record.ok_or_else(|| not_found(&id))?;
     Ok(Json(Known::read(&plane).await?.view(&plane, record)))
+}
+
+/// Nothing new comes to the device; what is there stays.
+#[utoipa::path(post, path = "/devices/{id}/cordon", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn cordon(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
+    schedule(&plane, &id, Schedule::Cordoned).await
+}
+
+/// Replicas may come to the device again.
+#[utoipa::path(post, path = "/devices/{id}/uncordon", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn uncordon(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+) -> Result<Json<DeviceView>, ApiError> {
+    schedule(&plane, &id, Schedule::Open).await
+}
+
+/// Nothing new comes to the device, and what is there moves elsewhere; each replica serves until
+/// another one serves in its place.
+#[utoipa::path(post, path = "/devices/{id}/drain", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn drain(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
+    schedule(&plane, &id, Schedule::Draining).await
+}
+
+async fn schedule(plane: &Plane, id: &DeviceId, schedule: Schedule) -> Result<Json<DeviceView>, ApiError> {
+    db::devices::set_schedule(plane.db.write(), id, schedule).await?;
+    plane.nudges.planner.notify_one();
+    let record = db::devices::get(plane.db.read(), id).await?.ok_or_else(|| not_found(id))?;
+    Ok(Json(Known::read(plane).await?.view(plane, record)))
+}
+
+/// There is no such device.
+pub fn not_found(id: &DeviceId) -> ApiError {
+    ApiError::not_found("device", id).hint("see `muster get devices`")
 }
 
 /// What a device was sent of each chunk, since this plane started.
@@ -52,7 +96,8 @@ async fn chunks(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>)
 struct Known {
     hosts: BTreeMap<DeviceId, HostSample>,
     models: BTreeMap<DeviceId, Vec<ModelView>>,
-    desired: BTreeMap<DeviceId, Generation>,
+    desired: BTreeMap<DeviceId, (Generation, Digest)>,
+    facts: Facts,
 }
 
 impl Known {
@@ -60,7 +105,8 @@ impl Known {
         Ok(Self {
             hosts: db::telemetry::hosts(plane.telemetry.connection()).await?,
             models: db::telemetry::models(plane.telemetry.connection()).await?,
-            desired: db::desired::generations(plane.db.read()).await?.into_iter().collect(),
+            desired: db::desired::generations(plane.db.read()).await?,
+            facts: Facts::read(plane).await?,
         })
     }
 
@@ -69,20 +115,33 @@ impl Known {
         let reported = record.reported;
         let mut labels: id::Labels = reported.as_ref().map(|it| it.facts.labels.clone()).unwrap_or_default();
         labels.extend(record.labels);
+        let mut models = self.models.remove(&record.id).unwrap_or_default();
+        for model in &mut models {
+            // Of the version that answers now: the figures are of the last minute.
+            let running =
+                reported.as_ref().and_then(|it| it.slots.iter().find(|slot| slot.deployment == model.deployment));
+            let running = running.and_then(|slot| slot.running.as_ref()).map(|bundle| bundle.version.get());
+            if running == Some(model.version) {
+                model.figures = self.facts.figures(&record.id, &model.deployment);
+            }
+        }
+        let silence = self.facts.liveness.silent.get(&record.id);
         DeviceView {
+            silent_since_ms: silence.map(|silence| silence.since_ms),
+            schedule: record.schedule,
             connected: live.as_ref().is_some_and(|live| live.connected),
             last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),
             enrolled_ms: record.enrolled_ms,
             fingerprint: record.key.fingerprint(),
             labels,
-            desired: self.desired.get(&record.id).copied(),
+            desired: self.desired.get(&record.id).map(|(generation, _)| *generation),
             applied: reported.as_ref().and_then(|reported| reported.applied),
             facts: reported.as_ref().map(|reported| reported.facts.clone()),
             slots: reported.as_ref().map(|reported| reported.slots.clone()).unwrap_or_default(),
             refusals: reported.as_ref().map(|reported| reported.refusals.clone()).unwrap_or_default(),
             desired_refused: reported.and_then(|reported| reported.desired_refused),
             host: self.hosts.remove(&record.id),
-            models: self.models.remove(&record.id).unwrap_or_default(),
+            models,
             id: record.id,
         }
     }

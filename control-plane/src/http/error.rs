@@ -179,7 +179,7 @@ pub fn tf_serving_error(error: &GatewayError) -> Response {
         GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => StatusCode::NOT_FOUND,
         GatewayError::NobodyServes { .. } | GatewayError::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
         GatewayError::Busy => StatusCode::TOO_MANY_REQUESTS,
-        GatewayError::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+        GatewayError::Late(..) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Random | GatewayError::Db(_) => {
             tracing::error!(error = error as &dyn std::error::Error, "prediction failed");
             return tf_serving(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why");

@@ -13,7 +13,9 @@ pub mod devices;
 pub mod enrol;
 pub mod events;
 pub mod metrics;
-pub mod predict;
+pub mod plan;
+mod predict;
+mod rollouts;
 pub mod trust;
 
 use std::any::Any;
@@ -103,6 +105,8 @@ fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(claims::routes())
         .merge(bundles::routes())
         .merge(deployments::routes())
+        .merge(rollouts::routes())
+        .merge(plan::routes())
         .merge(devices::routes())
         .merge(events::routes())
 }

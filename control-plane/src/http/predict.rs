@@ -2,11 +2,12 @@
 //! `…:predict`. axum cannot split at the colon, so this does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use muster_shared::limits::CALL_BODY_BYTES_MAX;
@@ -21,6 +22,9 @@ use crate::plane::Plane;
 const DEVICE: HeaderName = HeaderName::from_static("muster-device");
 /// Which version answered.
 const VERSION: HeaderName = HeaderName::from_static("muster-version");
+
+/// How long the asker waits, in milliseconds.
+const DEADLINE_MS: HeaderName = HeaderName::from_static("muster-deadline-ms");
 
 /// The gateway's paths.
 pub fn routes() -> Router<Arc<Plane>> {
@@ -42,10 +46,21 @@ async fn model(State(plane): State<Arc<Plane>>, request: Request) -> Response {
         return tf_serving(StatusCode::PAYLOAD_TOO_LARGE, &text);
     };
     let verb = target.verb;
-    match gateway::ask(&plane, Ask { deployment, version: target.version, verb, body }).await {
+    let Some(deadline) = deadline(&parts.headers) else {
+        let text = format!("{DEADLINE_MS}: write milliseconds, 1 to {}", gateway::DEADLINE_MAX.as_millis());
+        return tf_serving(StatusCode::BAD_REQUEST, &text);
+    };
+    match gateway::ask(&plane, Ask { deployment, version: target.version, verb, body, deadline }).await {
         Ok(answer) => respond(answer),
         Err(error) => not_answered(verb, &error),
     }
+}
+
+/// How long the asker waits; nothing if what it says is no time.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let Some(said) = headers.get(DEADLINE_MS) else { return Some(gateway::DEADLINE) };
+    let deadline = Duration::from_millis(said.to_str().ok()?.parse().ok()?);
+    (!deadline.is_zero() && deadline <= gateway::DEADLINE_MAX).then_some(deadline)
 }
 
 /// TensorFlow Serving says it differently where a status was asked for.
@@ -110,6 +125,25 @@ impl<'a> Target<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_asker_may_say_how_long_it_waits() {
+        for (said, expected) in [
+            (None, Some(gateway::DEADLINE)),
+            (Some("250"), Some(Duration::from_millis(250))),
+            (Some("25000"), Some(gateway::DEADLINE_MAX)),
+            (Some("25001"), None),
+            (Some("0"), None),
+            (Some("-1"), None),
+            (Some("soon"), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(DEADLINE_MS, said.parse().expect("a header"));
+            }
+            assert_eq!(deadline(&headers), expected, "{said:?}");
+        }
+    }
 
     #[test]
     fn paths_are_read_as_tensorflow_serving_reads_them() {

@@ -88,6 +88,8 @@ pub async fn run(plane: Arc<Plane>, mut records: mpsc::Receiver<Record>) {
                 (device, "event", written)
             }
         };
+        // A device that sends nonsense is no trouble of ours; a database that takes nothing is.
+        plane.hearing.written(!matches!(written, Err(RecordError::Db(_))));
         if let Err(error) = written {
             tracing::warn!(%device, what, error = &error as &dyn std::error::Error, "not written down");
         }
@@ -110,7 +112,11 @@ async fn reported(plane: &Plane, device: &DeviceId, payload: &[u8]) -> Result<()
         return Ok(());
     }
     let news = live.reported.is_none_or(|held| is_news(&held, &reported));
-    plane.live.change(device, |live| live.reported = Some(Arc::new(reported)));
+    plane.live.change(device, |live| {
+        live.reported = Some(Arc::new(reported));
+        live.has_reported = true;
+    });
+    plane.nudges.publisher.notify_one();
     if news {
         plane.nudges.planner.notify_one();
     }
@@ -120,7 +126,10 @@ async fn reported(plane: &Plane, device: &DeviceId, payload: &[u8]) -> Result<()
 /// Whether a report says anything that a plan or a condition follows from.
 fn is_news(held: &Reported, new: &Reported) -> bool {
     let stable = |facts: &Facts| Facts { disk_free_bytes: None, ..facts.clone() };
-    stable(&held.facts) != stable(&new.facts) || held.slots != new.slots || held.refusals != new.refusals
+    stable(&held.facts) != stable(&new.facts)
+        || held.slots != new.slots
+        || held.refusals != new.refusals
+        || held.applied != new.applied
 }
 
 async fn telemetry(plane: &Plane, device: &DeviceId, payload: &[u8], acks: &mut Acks) -> Result<(), RecordError> {
@@ -139,6 +148,9 @@ async fn telemetry(plane: &Plane, device: &DeviceId, payload: &[u8], acks: &mut 
     if acks.may_acknowledge(key, batch.sequence, stored.as_ref().ok().copied()) {
         let ack = Ack { boot: batch.boot, sequence: batch.sequence };
         plane.send(device, Leaf::TelemetryAck, &ack, QoS::AtLeastOnce).await;
+    }
+    if matches!(stored, Ok(true)) {
+        plane.figures.add(&batch, now_ms());
     }
     stored.map(drop).map_err(RecordError::from)
 }
@@ -190,7 +202,7 @@ async fn event_happened(plane: &Plane, device: &DeviceId, event: Event) -> Resul
     let event = EventView {
         at_ms: now_ms(),
         device: Some(device.clone()),
-        kind: event.kind,
+        kind: event.kind.into(),
         deployment: event.deployment,
         text: clip(event.text),
     };

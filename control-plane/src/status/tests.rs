@@ -25,7 +25,7 @@ fn record(replicas: u32) -> DeploymentRecord {
     DeploymentRecord { name: "a".parse().expect("a name"), generation: 2, labels: Default::default(), spec }
 }
 
-fn slot(number: u64) -> SlotSpec {
+pub(crate) fn slot(number: u64) -> SlotSpec {
     SlotSpec {
         deployment: "a".parse().expect("a name"),
         served_as: None,
@@ -36,6 +36,8 @@ fn slot(number: u64) -> SlotSpec {
         variant: "fp32".parse().expect("a name"),
         resources: Resources { cpu_milli: 250, memory_bytes: 1 },
         probation_ms: 0,
+        attempt: 0,
+        swap_in_place: false,
     }
 }
 
@@ -75,11 +77,15 @@ fn facts(connected: bool, reported: Option<Reported>) -> Facts {
         live.connected = connected;
         live.reported = reported.map(Arc::new);
     });
-    let verdict = Verdict { generation: 2, version: Some(version(2)), waiting: None };
+    let verdict = Verdict { generation: 2, version: Some(version(2)), wanted: 1, waiting: None };
     let name: DeploymentName = "a".parse().expect("a name");
     Facts {
         placements: [(id, [(name.clone(), slot(2))].into())].into(),
         verdicts: [(name.clone(), verdict)].into(),
+        notes: BTreeMap::new(),
+        rollouts: BTreeMap::new(),
+        liveness: Liveness::default(),
+        sums: BTreeMap::new(),
         conditions: [((name, AVAILABLE.to_owned()), Held { holds: true, since_ms: 7 })].into(),
         devices: live.read(Clone::clone),
         now_ms: 100,
@@ -117,6 +123,8 @@ fn a_refusal_is_told_with_its_reason() {
     refused.refusals = vec![Refusal {
         bundle: bundle(2),
         agent: "0.1.0".into(),
+        attempt: 0,
+        memory_bytes: 1,
         kind: RefusalKind::GoldenMismatch,
         reason: "golden vectors: row 2 is off by 0.5".into(),
         at_ms: 1,

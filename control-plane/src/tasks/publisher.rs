@@ -7,15 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_shared::desired::{Desired, SignedDesired};
-use muster_shared::id::{Generation, UnixMs};
+use muster_control_plane_core::issue::{self, CannotIssue, Issued, LIFE_MS, Need};
+use muster_shared::DeviceId;
+use muster_shared::desired::{Desired, SignedDesired, SlotSpec};
 use muster_shared::message::{Hello, TrustUpdate};
+use muster_shared::reported::Reported;
 use muster_shared::root::TrustedRoot;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
-use muster_shared::{DeviceId, Digest};
-use sea_orm::ConnectionTrait;
 
 use crate::broker::QoS;
 use crate::db::desired::DesiredRecord;
@@ -23,15 +23,12 @@ use crate::db::{self, DbError};
 use crate::live::LiveDevice;
 use crate::now_ms;
 use crate::plane::Plane;
+use crate::routes::Table;
 
 const PAUSE: Duration = Duration::from_millis(10);
 const PERIOD: Duration = Duration::from_secs(30);
-/// How long a desired state counts; a new one is signed at half of it.
-const LIFE_MS: UnixMs = 7 * 86_400_000;
-/// How far a device's claim may lie above the database. A database restored from a backup is behind
-/// by what was signed since; a claim further off is a lie or a stolen director's jump, for which the
-/// root's epoch is the way back.
-const JUMP_MAX: u64 = 1 << 32;
+/// How soon a device that is still being drained is looked at again.
+const DRAIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// Publishes until the plane stops.
 pub async fn run(plane: Arc<Plane>) {
@@ -42,10 +39,8 @@ pub async fn run(plane: Arc<Plane>) {
 /// Why a device cannot be told anything.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
-    #[error("the device claims generation {claimed}, too far above {known}")]
-    Jump { claimed: Generation, known: u64 },
-    #[error("there is no generation after {0}")]
-    NoNext(Generation),
+    #[error(transparent)]
+    Number(#[from] CannotIssue),
     #[error("the desired state does not fit")]
     Wire(#[from] WireError),
     #[error(transparent)]
@@ -87,21 +82,54 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
         (due, live.clone())
     });
     let Some((hello_is_due, live)) = taken else { return Ok(()) };
+    if plane.gateway.is_draining(id, &plane.routes) {
+        // What it still answers comes first. It is due again, a moment later.
+        plane.live.change(id, |live| live.hello_is_due |= hello_is_due);
+        tell_soon(plane);
+        return Ok(());
+    }
     send_roots(plane, root, id, &live).await;
     let hello = live.hello.as_ref();
     let outcome = current_desired(plane, root, id, &live).await;
-    if outcome.is_err() && hello_is_due {
+    if !matches!(outcome, Ok(Told::Desired { .. })) && hello_is_due {
         // Not answered after all.
         plane.live.change(id, |live| live.hello_is_due |= live.hello == hello.cloned());
     }
-    let (desired, is_new) = outcome?;
-    let lacks = hello_is_due && hello.is_some_and(|hello| lacks(hello, &desired));
-    if live.connected && (is_new || lacks) {
-        let envelope = Envelope::sign(payload_type::DESIRED, desired.payload, &[&plane.director]);
-        plane.send(id, Leaf::Desired, &SignedDesired(envelope), QoS::AtLeastOnce).await;
-        tracing::info!(device = %id, generation = %desired.generation, "desired state sent");
+    match outcome? {
+        Told::Desired { desired, is_new } => {
+            plane.live.change(id, |live| live.held_back = None);
+            let lacks = hello_is_due && hello.is_some_and(|hello| issue::lacks(hello, &desired.issued()));
+            if live.connected && (is_new || lacks) {
+                let envelope = Envelope::sign(payload_type::DESIRED, desired.payload, &[&plane.director]);
+                plane.send(id, Leaf::Desired, &SignedDesired(envelope), QoS::AtLeastOnce).await;
+                tracing::info!(device = %id, generation = %desired.generation, "desired state sent");
+            }
+        }
+        Told::HeldBack(why) => {
+            if live.held_back.as_ref() != Some(&why) {
+                tracing::warn!(device = %id, why, "a device is told nothing");
+            }
+            plane.live.change(id, |live| live.held_back = Some(why));
+        }
     }
     Ok(())
+}
+
+/// What is to be said to a device.
+enum Told {
+    /// This; it is committed.
+    Desired { desired: DesiredRecord, is_new: bool },
+    /// Nothing for now, and why.
+    HeldBack(String),
+}
+
+/// Wakes the publisher a moment later.
+fn tell_soon(plane: &Plane) {
+    let wake = plane.nudges.publisher.clone();
+    plane.tasks.spawn(async move {
+        tokio::time::sleep(DRAIN_PERIOD).await;
+        wake.notify_one();
+    });
 }
 
 /// Sends the roots that the device does not have yet, one by one.
@@ -118,164 +146,171 @@ async fn send_roots(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &Liv
 }
 
 /// The desired state that the device is to have now: the newest one, or a new one where that is
-/// outdated. Says whether it is new; it is committed when this returns.
+/// outdated. It is committed when this returns.
 async fn current_desired(
     plane: &Plane,
     root: &TrustedRoot,
     id: &DeviceId,
     live: &LiveDevice,
-) -> Result<(DesiredRecord, bool), PublishError> {
+) -> Result<Told, PublishError> {
     let transaction = plane.db.begin().await?;
     let held = db::desired::get(&transaction, id).await?;
-    let next = next_desired(&transaction, root, id, live, held.as_ref()).await?;
-    let Some(next) = next else {
-        // `next_desired` makes one where there is none.
-        return held.map(|held| (held, false)).ok_or(PublishError::NoNext(Generation::default()));
+    let slots: Vec<_> = db::plans::placement(&transaction, id).await?.into_values().collect();
+    let now_ms = now_ms();
+    let need = Need {
+        slots: db::plans::slots_digest(&slots),
+        epoch: root.root().epoch,
+        hello: live.hello.as_ref(),
+        applied: live.reported.as_ref().and_then(|reported| reported.applied),
+        now_ms,
     };
-    db::desired::put(&transaction, id, &next).await?;
-    db::commit(transaction).await?;
-    plane.chunks.forget_rights(id);
-    Ok((next, true))
-}
-
-/// The next desired state, where the newest one is not what the device needs.
-async fn next_desired(
-    db: &impl ConnectionTrait,
-    root: &TrustedRoot,
-    id: &DeviceId,
-    live: &LiveDevice,
-    held: Option<&DesiredRecord>,
-) -> Result<Option<DesiredRecord>, PublishError> {
-    let slots: Vec<_> = db::plans::placement(db, id).await?.into_values().collect();
-    let digest = db::plans::slots_digest(&slots);
-    let (epoch, now) = (root.root().epoch, now_ms());
-    if held.is_some_and(|held| stands(held, digest, epoch, now, live.hello.as_ref())) {
-        return Ok(None);
+    let issued = held.as_ref().map(DesiredRecord::issued);
+    let generation = match (held, issue::next(issued.as_ref(), need)?) {
+        (Some(desired), None) => return Ok(Told::Desired { desired, is_new: false }),
+        // `next` gives a number where there is none yet.
+        (None, None) => return Err(CannotIssue::NoNext(need.applied.unwrap_or_default()).into()),
+        (_, Some(generation)) => generation,
+    };
+    if let Some(why) = would_go_back(live, &slots, issued.as_ref(), &plane.routes.now()) {
+        return Ok(Told::HeldBack(why));
     }
-    let applied = live.reported.as_ref().and_then(|reported| reported.applied);
-    let holds = live.hello.as_ref().and_then(|hello| hello.holds).map(|held| held.generation);
-    let claims: Vec<Generation> = applied.into_iter().chain(holds).collect();
     let desired = Desired {
         fleet: root.root().fleet.clone(),
         device: id.clone(),
         fingerprint: live.fingerprint,
-        generation: next_generation(epoch, held.map(|held| held.generation), &claims)?,
-        issued_ms: now,
-        expires_ms: now + LIFE_MS,
+        generation,
+        issued_ms: now_ms,
+        expires_ms: now_ms + LIFE_MS,
         nonce: live.hello.as_ref().map(|hello| hello.nonce),
         slots,
     };
-    Ok(Some(DesiredRecord {
-        generation: desired.generation,
+    let next = DesiredRecord {
+        generation,
         payload: wire::encode(&desired)?,
-        slots: digest,
+        slots: need.slots,
         nonce: desired.nonce,
         issued_ms: desired.issued_ms,
         expires_ms: desired.expires_ms,
-    }))
-}
-
-/// Whether the newest desired state is still the right one for the device.
-fn stands(held: &DesiredRecord, slots: Digest, epoch: u64, now: UnixMs, hello: Option<&Hello>) -> bool {
-    let fresh = held.issued_ms + LIFE_MS / 2 > now;
-    let acceptable = match hello.map(|hello| (hello.holds, hello.nonce)) {
-        // A device without state takes only an answer to this very hello.
-        Some((None, nonce)) => held.nonce == Some(nonce),
-        // What it holds must be older, or the same.
-        Some((Some(theirs), _)) => {
-            theirs.generation < held.generation
-                || theirs.generation == held.generation && theirs.digest == held.digest()
-        }
-        None => true,
     };
-    held.slots == slots && held.generation.epoch == epoch && fresh && acceptable
+    db::desired::put(&transaction, id, &next).await?;
+    db::commit(transaction).await?;
+    plane.chunks.forget_rights(id);
+    Ok(Told::Desired { desired: next, is_new: true })
 }
 
-/// Whether the device has yet to get this desired state.
-fn lacks(hello: &Hello, desired: &DesiredRecord) -> bool {
-    hello.holds.is_none_or(|theirs| theirs.generation != desired.generation || theirs.digest != desired.digest())
-}
-
-/// The number after everything that is known of this epoch: to the database, to the device.
-fn next_generation(epoch: u64, known: Option<Generation>, claims: &[Generation]) -> Result<Generation, PublishError> {
-    let this_epoch = |generation: &Generation| generation.epoch == epoch;
-    let known = known.filter(this_epoch).map_or(0, |generation| generation.number);
-    let claimed = claims.iter().copied().filter(this_epoch).max();
-    if let Some(claimed) = claimed
-        && claimed.number.saturating_sub(known) > JUMP_MAX
-    {
-        return Err(PublishError::Jump { claimed, known });
+/// Why telling this device what we remember would take something from it only because our memory is
+/// older than the fleet: a database restored from a backup. It keeps what it has until the catalog and
+/// the deployments are up to date again, or an operator approves the way back.
+fn would_go_back(live: &LiveDevice, slots: &[SlotSpec], issued: Option<&Issued>, known: &Table) -> Option<String> {
+    let ahead = live.hello.as_ref().is_some_and(|hello| issue::is_ahead(hello, issued));
+    if !ahead || live.may_go_back {
+        return None;
     }
-    let highest = claimed.map_or(known, |claimed| claimed.number.max(known));
-    let next = highest.checked_add(1).filter(|number| i64::try_from(*number).is_ok());
-    let number = next.ok_or(PublishError::NoNext(Generation { epoch, number: highest }))?;
-    Ok(Generation { epoch, number })
+    let older = "this database is older than what the device holds";
+    let Some(reported) = live.reported.as_ref().filter(|_| live.has_reported) else {
+        return Some(format!("{older}, and it has yet to report what it runs"));
+    };
+    let lost = lost_with(reported, slots, known)?;
+    Some(format!("{older}: {lost}; push and apply it again, or approve the way back with `muster plan approve`"))
+}
+
+/// What a device would lose with these slots that nobody remembers having wanted.
+fn lost_with(reported: &Reported, slots: &[SlotSpec], known: &Table) -> Option<String> {
+    reported.slots.iter().find_map(|report| {
+        let running = report.running.as_ref()?;
+        let slot = slots.iter().find(|slot| slot.deployment == report.deployment);
+        match slot.filter(|slot| slot.model == running.model) {
+            Some(slot) if running.version > slot.version => Some(format!(
+                "it runs {} version {}, and only {} is known",
+                running.model, running.version, slot.version
+            )),
+            None if !known.contains_key(&report.deployment) => {
+                Some(format!("it serves {}, which is not known", report.deployment))
+            }
+            _ => None,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use muster_shared::id::{BootId, Nonce};
+    use muster_shared::id::{BootId, Generation, Nonce};
     use muster_shared::message::Held;
+    use muster_shared::reported::{BundleRef, Facts, Phase, SlotReport};
+    use muster_shared::{Digest, Version};
 
     use super::*;
+    use crate::routes::Route;
+    use crate::trust::ca::tests::device_key;
 
-    fn at(epoch: u64, number: u64) -> Generation {
-        Generation { epoch, number }
-    }
-
-    #[test]
-    fn a_generation_is_above_all_that_is_known_in_its_epoch() {
-        for (epoch, known, claims, expected) in [
-            (1, None, vec![], Some(1)),
-            (1, Some(at(1, 5)), vec![], Some(6)),
-            // A database from a backup does not strand the fleet.
-            (1, Some(at(1, 5)), vec![at(1, 9), at(1, 7)], Some(10)),
-            // Another epoch's numbers mean nothing here: the way back from a stolen director's jump.
-            (2, Some(at(1, 5)), vec![at(1, u64::MAX)], Some(1)),
-            // A claim too far off is not believed.
-            (1, Some(at(1, 5)), vec![at(1, 6 + JUMP_MAX)], None),
-            (1, Some(at(1, i64::MAX as u64)), vec![], None),
-        ] {
-            let next = next_generation(epoch, known, &claims).ok();
-            assert_eq!(next, expected.map(|number| at(epoch, number)), "{known:?} {claims:?}");
-        }
-    }
-
-    #[test]
-    fn a_desired_state_stands_until_something_speaks_against_it() {
-        let slots = Digest::of("slots");
-        let held = DesiredRecord {
-            generation: at(1, 5),
-            payload: b"payload".to_vec(),
-            slots,
-            nonce: Some(Nonce([1; 16])),
-            issued_ms: 1000,
-            expires_ms: 1000 + LIFE_MS,
+    fn reported(version: u64) -> Reported {
+        let bundle = BundleRef {
+            model: "digits".parse().expect("a name"),
+            version: Version::new(version).expect("positive"),
+            manifest: Digest::of("manifest"),
         };
-        let hello = |holds: Option<(Generation, Digest)>, nonce: u8| Hello {
-            boot: BootId([0; 16]),
-            nonce: Nonce([nonce; 16]),
+        Reported {
+            device: "edge-1".parse().expect("an id"),
+            boot: BootId([1; 16]),
+            sequence: 1,
+            at_ms: 1,
             root_version: 1,
-            holds: holds.map(|(generation, digest)| Held { generation, digest }),
-        };
-        let now = 2000;
-        assert!(stands(&held, slots, 1, now, None));
-        assert!(!stands(&held, Digest::of("others"), 1, now, None));
-        assert!(!stands(&held, slots, 2, now, None));
-        assert!(!stands(&held, slots, 1, 1000 + LIFE_MS / 2, None));
-        // A device without state needs its own nonce.
-        assert!(stands(&held, slots, 1, now, Some(&hello(None, 1))));
-        assert!(!stands(&held, slots, 1, now, Some(&hello(None, 2))));
-        // One with state: the same or an older one.
-        for (generation, digest, expected) in [
-            (at(1, 5), held.digest(), true),
-            (at(1, 5), Digest::of("conflict"), false),
-            (at(1, 4), Digest::of("older"), true),
-            (at(1, 6), Digest::of("newer"), false),
-        ] {
-            let hello = hello(Some((generation, digest)), 2);
-            assert_eq!(stands(&held, slots, 1, now, Some(&hello)), expected, "{generation}");
-            assert_eq!(lacks(&hello, &held), generation != held.generation || digest != held.digest());
+            applied: None,
+            desired_refused: None,
+            facts: Facts::default(),
+            slots: vec![SlotReport {
+                deployment: "digits".parse().expect("a name"),
+                phase: Phase::Serving,
+                wanted: Some(bundle.clone()),
+                running: Some(bundle),
+                waiting: None,
+                restarts: 0,
+                measured: None,
+            }],
+            refusals: vec![],
         }
+    }
+
+    #[test]
+    fn a_database_that_is_older_than_the_fleet_takes_nothing_back() {
+        let generation = |number| Generation { epoch: 1, number };
+        let mut live = crate::live::LiveDevice::of_key(&device_key().1);
+        live.hello = Some(Hello {
+            boot: BootId([1; 16]),
+            nonce: Nonce([1; 16]),
+            root_version: 1,
+            holds: Some(Held { generation: generation(9), digest: Digest::of("payload") }),
+        });
+        let issued = |number| Issued {
+            generation: generation(number),
+            digest: Digest::of("older"),
+            slots: Digest::of("slots"),
+            nonce: None,
+            issued_ms: 0,
+        };
+        let slot =
+            |version| SlotSpec { deployment: "digits".parse().expect("a name"), ..crate::status::tests::slot(version) };
+        let route = Route { served: "digits".parse().expect("a name"), devices: [].into() };
+        let known: Table = [("digits".parse().expect("a name"), route)].into();
+        let check = |live: &LiveDevice, slots: &[SlotSpec], held, known: &Table, expected: Option<&str>| {
+            let why = would_go_back(live, slots, Some(&issued(held)), known);
+            match expected {
+                None => assert_eq!(why, None),
+                Some(part) => assert!(why.as_ref().is_some_and(|why| why.contains(part)), "{why:?}"),
+            }
+        };
+        // It has yet to say what it runs.
+        check(&live, &[slot(1)], 5, &known, Some("yet to report"));
+        (live.has_reported, live.reported) = (true, Some(Arc::new(reported(2))));
+        check(&live, &[slot(1)], 5, &known, Some("version 2, and only 1 is known"));
+        check(&live, &[slot(2)], 5, &known, None);
+        check(&live, &[slot(3)], 5, &known, None);
+        // A memory that is not older may take anything back: that is what somebody wants.
+        check(&live, &[slot(1)], 9, &known, None);
+        // A replica that was elsewhere then goes there again; a deployment that nobody knows stays.
+        check(&live, &[], 5, &known, None);
+        check(&live, &[], 5, &Table::new(), Some("serves digits, which is not known"));
+        live.may_go_back = true;
+        check(&live, &[slot(1)], 5, &known, None);
     }
 }

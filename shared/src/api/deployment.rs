@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
+use crate::figures::Figures;
 use crate::id::{DeploymentName, DeviceId, Labels, ModelName, UnixMs, Version};
-use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::quantity::{Bytes, CountOrPercent, MilliCpu, Millis};
 use crate::reported::Phase;
 
 /// The only API version so far.
@@ -60,6 +61,9 @@ pub struct Spec {
     /// How many devices serve it.
     #[serde(default = "one")]
     pub replicas: u32,
+    /// Whether every matching device serves it; `replicas` is left out then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_device: bool,
     /// Which devices may.
     #[serde(default, skip_serializing_if = "Selector::is_empty")]
     pub selector: Selector,
@@ -69,6 +73,12 @@ pub struct Spec {
     /// How a new version comes.
     #[serde(default)]
     pub rollout: Rollout,
+    /// What becomes of the replica of a device that stays silent.
+    #[serde(default)]
+    pub on_device_loss: OnDeviceLoss,
+    /// How long a device may be silent before its replica moves.
+    #[serde(default = "default_grace")]
+    pub device_loss_grace: Millis,
     /// The name doors use instead of the deployment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_as: Option<DeploymentName>,
@@ -76,6 +86,22 @@ pub struct Spec {
 
 fn one() -> u32 {
     1
+}
+
+fn default_grace() -> Millis {
+    Millis(60_000)
+}
+
+/// What becomes of the replica of a device that stays silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum OnDeviceLoss {
+    /// It moves to another device after the grace period.
+    #[default]
+    Move,
+    /// It waits for its device.
+    Keep,
 }
 
 /// `latest` (the highest complete bundle) or a number.
@@ -159,18 +185,45 @@ impl Default for Resources {
 }
 
 /// How a new version comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rollout {
+    /// The only strategy so far.
+    pub strategy: Strategy,
+    /// How many devices have the new version after each wave, in all; the last is `100%`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub waves: Vec<CountOrPercent>,
     /// How long a device watches a new version before it lets the old one go.
     pub probation: Millis,
+    /// How long a device may be at it without any progress before it counts as failed; its probation
+    /// comes on top.
+    pub progress_deadline: Millis,
+    /// Devices that may fail before the rollout stops. A wave in which none succeeds stops it anyway.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub max_failed: CountOrPercent,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { probation: Millis(60_000) }
+        let (one, quarter, all) = (CountOrPercent::Count(1), CountOrPercent::Percent(25), CountOrPercent::Percent(100));
+        Self {
+            strategy: Strategy::Waves,
+            waves: vec![one, quarter, all],
+            probation: Millis(60_000),
+            progress_deadline: Millis(600_000),
+            max_failed: CountOrPercent::Count(0),
+        }
     }
+}
+
+/// How a rollout goes through the devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Strategy {
+    /// Some first, the next ones when those do well.
+    #[default]
+    Waves,
 }
 
 /// What is.
@@ -186,6 +239,8 @@ pub struct Status {
     pub ready: u32,
     /// The version the rule means today.
     pub version: Option<Version>,
+    /// The version change under way, or the last one.
+    pub rollout: Option<RolloutView>,
     /// Each replica.
     pub replicas: Vec<Replica>,
     /// Why something waits, for a person.
@@ -193,7 +248,7 @@ pub struct Status {
 }
 
 /// One replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Replica {
@@ -203,10 +258,88 @@ pub struct Replica {
     pub phase: Option<Phase>,
     /// The version that answers.
     pub running: Option<Version>,
+    /// The version it is to run.
+    pub version: Version,
     /// The bundle it is to run.
     pub manifest: Digest,
+    /// Why it is on this device.
+    pub why: String,
+    /// Whether it goes as soon as another one serves.
+    pub leaving: bool,
     /// Why it does not go on.
     pub reason: Option<String>,
+    /// What it uses and what it gives; none: it was not asked lately.
+    pub figures: Option<Figures>,
+}
+
+/// A version change over the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RolloutView {
+    /// Counts the rollouts of this deployment.
+    pub number: u64,
+    /// How far it is.
+    pub stage: RolloutStage,
+    /// The version it brings.
+    pub version: Version,
+    /// The version it goes back to; none: there was none before.
+    pub previous: Option<Version>,
+    /// The wave under way, from 1.
+    pub wave: u32,
+    /// How many waves there are.
+    pub waves: u32,
+    /// Devices that are to have the new version now.
+    pub granted: u32,
+    /// Those of them on which it passed its probation.
+    pub healthy: u32,
+    /// Devices that have the deployment.
+    pub devices: u32,
+    /// Devices on which it failed, and why.
+    pub failed: Vec<DeviceFailure>,
+    /// What it waits for, or how it ended, for a person.
+    pub message: String,
+    /// When it began.
+    pub began_ms: UnixMs,
+    /// When its stage or its wave last changed.
+    pub changed_ms: UnixMs,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum RolloutStage {
+    /// Wave by wave.
+    Running,
+    /// An operator wants no further device to change.
+    Paused,
+    /// It failed; devices went back.
+    Stopped,
+    /// An operator took it back.
+    Undone,
+    /// Every device has the new version.
+    Done,
+}
+
+/// A device on which a version failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceFailure {
+    /// Which.
+    pub device: DeviceId,
+    /// Why.
+    pub reason: String,
+}
+
+/// How many replicas an operator wants now: the body of `PUT /deployments/{name}/scale`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Scale {
+    /// How many.
+    pub replicas: u32,
 }
 
 /// A condition, as Kubernetes has them.
@@ -214,7 +347,7 @@ pub struct Replica {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Condition {
-    /// `Available`, `Placed`.
+    /// `Available`, `Placed`, `Progressing`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether it holds.

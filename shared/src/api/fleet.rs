@@ -4,10 +4,82 @@ use serde::{Deserialize, Serialize};
 
 use super::api_types;
 use crate::Digest;
+use crate::figures::Figures;
 use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
 use crate::message::EventKind;
 use crate::reported::{DesiredRefused, Facts, Refusal, SlotReport};
 use crate::telemetry::HostSample;
+
+/// What an operator wants of a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Schedule {
+    /// Replicas may be placed on it.
+    #[default]
+    Open,
+    /// Nothing new comes to it.
+    Cordoned,
+    /// Nothing new comes to it, and what is there moves elsewhere.
+    Draining,
+}
+
+/// What can happen in a fleet: on a device, or in the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Happening {
+    /// A device did not take a desired state.
+    DesiredRefused,
+    /// A device refused a bundle.
+    BundleRefused,
+    /// A chunk arrived that is not what its index names.
+    ChunkDiscarded,
+    /// A version began to serve.
+    Serving,
+    /// A device took a version back.
+    RolledBack,
+    /// A worker died.
+    WorkerCrashed,
+    /// An agent started.
+    Started,
+    /// A device has been silent for longer than replicas wait.
+    DeviceLost,
+    /// A lost device is back.
+    DeviceReturned,
+    /// A replica was given to another device.
+    ReplicaMoved,
+    /// Many devices fell silent together: nothing moves.
+    MovesFrozen,
+    /// Moves go on.
+    MovesResumed,
+    /// A rollout began.
+    RolloutStarted,
+    /// A rollout came to its next wave.
+    RolloutWave,
+    /// A rollout is held by an operator, or goes on.
+    RolloutPaused,
+    /// A rollout failed, and devices go back.
+    RolloutStopped,
+    /// An operator took a rollout back.
+    RolloutUndone,
+    /// Every device has the new version.
+    RolloutDone,
+}
+
+impl From<EventKind> for Happening {
+    fn from(kind: EventKind) -> Self {
+        match kind {
+            EventKind::DesiredRefused => Self::DesiredRefused,
+            EventKind::BundleRefused => Self::BundleRefused,
+            EventKind::ChunkDiscarded => Self::ChunkDiscarded,
+            EventKind::Serving => Self::Serving,
+            EventKind::RolledBack => Self::RolledBack,
+            EventKind::WorkerCrashed => Self::WorkerCrashed,
+            EventKind::Started => Self::Started,
+        }
+    }
+}
 
 api_types! {
     /// One device.
@@ -16,6 +88,11 @@ api_types! {
         pub id: DeviceId,
         /// Whether the broker holds a connection of it.
         pub connected: bool,
+        /// Since when it has been silent; none: it is connected.
+        pub silent_since_ms: Option<UnixMs>,
+        /// What an operator wants of it.
+        #[serde(default)]
+        pub schedule: Schedule,
         /// When it was last heard.
         pub last_seen_ms: Option<UnixMs>,
         /// When it was enrolled.
@@ -53,6 +130,11 @@ api_types! {
         pub requests: u64,
         /// Those that failed by our fault or the model's.
         pub errors: u64,
+        /// Processor time that the good ones took, in microseconds.
+        #[serde(default)]
+        pub cpu_us: u64,
+        /// The figures of the last minute; none: nothing came lately.
+        pub figures: Option<Figures>,
         /// Median latency in microseconds.
         pub p50_us: Option<f64>,
         /// 99th percentile in microseconds.
@@ -66,7 +148,7 @@ api_types! {
         /// On which device.
         pub device: Option<DeviceId>,
         /// What.
-        pub kind: EventKind,
+        pub kind: Happening,
         /// Which deployment.
         pub deployment: Option<DeploymentName>,
         /// The particulars.

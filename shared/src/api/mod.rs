@@ -15,7 +15,20 @@
 //! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
 //! | `PUT /blobs/{sha256}` | the bytes | nothing |
 //! | `PUT`, `GET`, `DELETE /deployments/{name}`, `GET /deployments` | [`deployment::Deployment`] | [`deployment::Deployment`] |
+//! | `PUT /deployments/{name}/scale` | [`deployment::Scale`] | [`deployment::Deployment`] |
+//! | `GET /deployments/{name}/rollout` | | [`deployment::RolloutView`] |
+//! | `GET /deployments/{name}/rollouts` | | list of [`deployment::RolloutView`], newest first |
+//! | `POST /deployments/{name}/rollout/pause` | | [`deployment::RolloutView`] |
+//! | `POST /deployments/{name}/rollout/resume` | | [`deployment::RolloutView`] |
+//! | `POST /deployments/{name}/rollout/undo` | | [`deployment::RolloutView`] |
+//! | `GET /deployments/{name}/explain` | | [`plan::DeploymentExplained`] |
 //! | `GET /devices/{id}`, `GET /devices` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/cordon` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
+//! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
+//! | `POST /plan` | [`plan::PlanRequest`] | [`plan::PlanView`]: what would change, without changing it |
+//! | `POST /plan/approve` | | [`plan::PlanView`]: silent devices are taken for lost, moves go on |
 //! | `GET /events?limit=N` | | list of [`fleet::EventView`], newest first |
 //!
 //! "Open" needs no token; every other call carries `Authorization: Bearer …`. An error is a
@@ -24,6 +37,7 @@
 pub mod catalog;
 pub mod deployment;
 pub mod fleet;
+pub mod plan;
 
 use serde::{Deserialize, Serialize};
 

@@ -32,6 +32,14 @@ pub fn get_as(url: &str, token: &str) -> anyhow::Result<Answer> {
     read(request.call().with_context(|| format!("cannot ask {url}"))?)
 }
 
+/// Asks with an API token for a text.
+pub fn text_as(url: &str, token: &str) -> anyhow::Result<String> {
+    let request = agent().get(url).header("authorization", format!("Bearer {token}"));
+    let mut response = request.call().with_context(|| format!("cannot ask {url}"))?;
+    anyhow::ensure!(response.status() == 200, "{url} answered {}", response.status());
+    Ok(response.body_mut().read_to_string()?)
+}
+
 /// Asks with a body.
 pub fn post(url: &str, body: &str) -> anyhow::Result<Answer> {
     let request = agent().post(url).header("content-type", "application/json");

@@ -5,7 +5,7 @@ pub mod fixtures;
 mod http;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -200,6 +200,12 @@ impl World {
         drop(self.plane.take());
     }
 
+    /// Ends the control plane as a power cut would: `kill -9`.
+    pub fn kill_plane(&mut self) -> anyhow::Result<()> {
+        let mut plane = self.plane.take().context("the control plane does not run")?;
+        plane.kill()
+    }
+
     /// Starts the control plane again, at the same addresses.
     pub fn start_plane(&mut self) -> anyhow::Result<()> {
         let address = |url: &str| url.rsplit_once("//").map_or(url, |(_, address)| address).to_owned();
@@ -212,6 +218,13 @@ impl World {
 
     /// Packs, signs and pushes a bundle. Gives back its file.
     pub fn publish(&self, bundle: &Bundle) -> anyhow::Result<PathBuf> {
+        let file = self.pack(bundle)?;
+        output(self.command(&["push"]).arg(&file))?;
+        Ok(file)
+    }
+
+    /// Packs and signs a bundle. Gives back its file.
+    pub fn pack(&self, bundle: &Bundle) -> anyhow::Result<PathBuf> {
         let Bundle { model, version, onnx, golden } = bundle;
         let file = self.folder().join(format!("{model}-{version}.bundle"));
         let version = version.to_string();
@@ -221,7 +234,6 @@ impl World {
             pack.arg("--golden").arg(golden);
         }
         output(&mut pack)?;
-        output(self.command(&["push"]).arg(&file))?;
         Ok(file)
     }
 
@@ -230,15 +242,45 @@ impl World {
         self.home().join("keys").join(FLEET).join("publisher.pem")
     }
 
-    /// Applies a deployment of `model` under its own name.
+    /// Applies a deployment of `model` under its own name, on one device.
     pub fn deploy(&self, model: &str, version: &str) -> anyhow::Result<()> {
+        self.deploy_fleet(model, version, 1, "rollout: { probation: 1s }")
+    }
+
+    /// Applies a deployment of `model` under its own name; `more` is YAML of its spec.
+    pub fn deploy_fleet(&self, model: &str, version: &str, replicas: u32, more: &str) -> anyhow::Result<()> {
         let yaml = format!(
             "apiVersion: muster.dev/v1\nkind: Deployment\nmetadata: {{ name: {model} }}\nspec:\n  model: {model}\n  \
-             version: {version}\n  resources: {{ cpu: 250m, memory: 64Mi }}\n  rollout: {{ probation: 1s }}\n"
+             version: {version}\n  replicas: {replicas}\n  resources: {{ cpu: 250m, memory: 64Mi }}\n  {more}\n"
         );
         let file = self.folder().join(format!("{model}.yaml"));
         std::fs::write(&file, yaml)?;
         output(self.command(&["apply", "-f"]).arg(file)).map(drop)
+    }
+
+    /// One deployment's status.
+    pub fn status(&self, deployment: &str) -> anyhow::Result<Value> {
+        Ok(self.json(&["get", "deployment", deployment])?["status"].clone())
+    }
+
+    /// Devices that serve a deployment with the version that they are to have.
+    pub fn holders(&self, deployment: &str) -> anyhow::Result<BTreeSet<String>> {
+        let status = self.status(deployment)?;
+        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+        let serves = |replica: &&Value| {
+            matches!(replica["phase"].as_str(), Some("serving" | "probation")) && replica["reason"].is_null()
+        };
+        Ok(replicas.iter().filter(serves).filter_map(|replica| replica["device"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Waits until a deployment has all its replicas, and no other device holds one. Gives back where.
+    pub fn until_whole(&mut self, deployment: &str, replicas: usize) -> anyhow::Result<BTreeSet<String>> {
+        self.until(&format!("{deployment} to have {replicas} replicas"), |world| {
+            let status = world.status(deployment)?;
+            let held = status["replicas"].as_array().map_or(0, Vec::len);
+            let holders = world.holders(deployment)?;
+            Ok((holders.len() == replicas && held == replicas).then_some(holders))
+        })
     }
 
     /// What `muster get deployments` says.
@@ -292,12 +334,29 @@ impl World {
 
     /// Asks the API for what the command line does not show.
     pub fn api(&self, path: &str) -> anyhow::Result<Value> {
-        let contexts = std::fs::read_to_string(self.home().join("contexts.toml"))?;
-        let contexts: toml::Table = contexts.parse()?;
-        let token = find_token(&toml::Value::Table(contexts)).context("the command line is not logged in")?;
+        let token = self.token()?;
         let answer = http::get_as(&format!("{}/api/v1/{path}", self.ready.plain_http), &token)?;
         anyhow::ensure!(answer.status == 200, "{path} answered {}: {}", answer.status, answer.body);
         Ok(answer.body)
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
+        let contexts = std::fs::read_to_string(self.home().join("contexts.toml"))?;
+        let contexts: toml::Table = contexts.parse()?;
+        find_token(&toml::Value::Table(contexts)).context("the command line is not logged in")
+    }
+
+    /// The plane's `/metrics`, line by line.
+    pub fn metrics(&self) -> anyhow::Result<Vec<String>> {
+        let text = http::text_as(&format!("{}/metrics", self.ready.plain_http), &self.token()?)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The events of one kind, the newest first.
+    pub fn events(&self, kind: &str) -> anyhow::Result<Vec<Value>> {
+        let events = self.api("events?limit=1000")?;
+        let of_kind = |event: &&Value| event["kind"] == kind;
+        Ok(events.as_array().context("no list of events")?.iter().filter(of_kind).cloned().collect())
     }
 
     /// Runs `muster …` and gives back what it printed.
@@ -328,6 +387,11 @@ impl World {
     pub fn check(&mut self) -> anyhow::Result<()> {
         let agents = self.devices.values_mut().filter_map(|device| device.agent.as_mut());
         agents.chain(&mut self.plane).try_for_each(Running::check)
+    }
+
+    /// An error if the plane ended, which should run.
+    pub fn check_plane(&mut self) -> anyhow::Result<()> {
+        self.plane.as_mut().map_or(Ok(()), Running::check)
     }
 
     fn last_words(&self) -> String {

@@ -96,8 +96,8 @@ impl Demo {
     fn end(&mut self, signal: &str) -> anyhow::Result<()> {
         let id = self.child.id();
         let started = descendants(id)?;
-        if started.len() < 4 {
-            bail!("the demo has {} processes; a plane, an agent and two workers were expected", started.len());
+        if started.len() < 9 {
+            bail!("the demo has {} processes; a plane, three agents and five workers were expected", started.len());
         }
         shell::run(Command::new("kill").args([signal, &id.to_string()]))?;
         self.child.wait()?;

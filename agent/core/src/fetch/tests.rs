@@ -58,6 +58,8 @@ fn world(publisher: u8) -> World {
         variant: "fp32".parse().unwrap(),
         resources: Resources { cpu_milli: 1, memory_bytes: 1 },
         probation_ms: 0,
+        attempt: 0,
+        swap_in_place: false,
     };
     let indexes = [ChunkIndex::of(&model).to_bytes(), ChunkIndex::of(&golden).to_bytes()];
     let blobs = [model, golden, envelope_bytes].into_iter().chain(indexes);

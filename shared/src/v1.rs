@@ -1,0 +1,127 @@
+//! The shapes of version 1 that have grown since, read for ever: from an agent or a plane that was
+//! not updated yet, and from a device's journal. Nothing writes them any more.
+
+use serde::Deserialize;
+
+use crate::Digest;
+use crate::desired::{self, BlobRef, Resources};
+use crate::id::{
+    BootId, DeploymentName, DeviceId, FleetId, Generation, ModelName, Nonce, UnixMs, VariantName, Version,
+};
+use crate::reported::{self, BundleRef, DesiredRefused, Facts, RefusalKind, SlotReport};
+
+/// A [`desired::Desired`] of version 1.
+#[derive(Debug, Deserialize)]
+pub struct Desired {
+    fleet: FleetId,
+    device: DeviceId,
+    fingerprint: Digest,
+    generation: Generation,
+    issued_ms: UnixMs,
+    expires_ms: UnixMs,
+    nonce: Option<Nonce>,
+    slots: Vec<SlotSpec>,
+}
+
+impl From<Desired> for desired::Desired {
+    fn from(old: Desired) -> Self {
+        Self {
+            fleet: old.fleet,
+            device: old.device,
+            fingerprint: old.fingerprint,
+            generation: old.generation,
+            issued_ms: old.issued_ms,
+            expires_ms: old.expires_ms,
+            nonce: old.nonce,
+            slots: old.slots.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A [`desired::SlotSpec`] of version 1: tried once, beside the old version.
+#[derive(Debug, Deserialize)]
+pub struct SlotSpec {
+    deployment: DeploymentName,
+    served_as: Option<DeploymentName>,
+    model: ModelName,
+    version: Version,
+    manifest: Digest,
+    envelope: BlobRef,
+    variant: VariantName,
+    resources: Resources,
+    probation_ms: u32,
+}
+
+impl From<SlotSpec> for desired::SlotSpec {
+    fn from(old: SlotSpec) -> Self {
+        Self {
+            deployment: old.deployment,
+            served_as: old.served_as,
+            model: old.model,
+            version: old.version,
+            manifest: old.manifest,
+            envelope: old.envelope,
+            variant: old.variant,
+            resources: old.resources,
+            probation_ms: old.probation_ms,
+            attempt: 0,
+            swap_in_place: false,
+        }
+    }
+}
+
+/// A [`reported::Reported`] of version 1.
+#[derive(Debug, Deserialize)]
+pub struct Reported {
+    device: DeviceId,
+    boot: BootId,
+    sequence: u64,
+    at_ms: UnixMs,
+    root_version: u64,
+    applied: Option<Generation>,
+    desired_refused: Option<DesiredRefused>,
+    facts: Facts,
+    slots: Vec<SlotReport>,
+    refusals: Vec<Refusal>,
+}
+
+impl From<Reported> for reported::Reported {
+    fn from(old: Reported) -> Self {
+        Self {
+            device: old.device,
+            boot: old.boot,
+            sequence: old.sequence,
+            at_ms: old.at_ms,
+            root_version: old.root_version,
+            applied: old.applied,
+            desired_refused: old.desired_refused,
+            facts: old.facts,
+            slots: old.slots,
+            refusals: old.refusals.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A [`reported::Refusal`] of version 1: of the first attempt; none of its kinds asks for the memory.
+#[derive(Debug, Deserialize)]
+pub struct Refusal {
+    bundle: BundleRef,
+    agent: String,
+    kind: RefusalKind,
+    reason: String,
+    at_ms: UnixMs,
+}
+
+impl From<Refusal> for reported::Refusal {
+    fn from(old: Refusal) -> Self {
+        Self {
+            bundle: old.bundle,
+            agent: old.agent,
+            attempt: 0,
+            memory_bytes: 0,
+            kind: old.kind,
+            reason: old.reason,
+            at_ms: old.at_ms,
+        }
+    }
+}
