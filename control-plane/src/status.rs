@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_control_plane_core::decide::{is_frozen, policy};
 use muster_control_plane_core::fleet::Slots;
 use muster_control_plane_core::liveness::Liveness;
-use muster_control_plane_core::rollout::{Rollout, phase_text};
+use muster_control_plane_core::rollout::Rollout;
 use muster_shared::api::deployment::{
     API_VERSION, Condition, Deployment, KIND, Metadata, Replica, RolloutStage, RolloutView, Status,
 };
@@ -209,7 +209,7 @@ fn available(replicas: &[Replica], ready: u32, wanted: u32, placed: &Condition, 
     let unready = |replica: &&Replica| !is_ready(replica, facts) && !replica.leaving;
     let (reason, message) = match replicas.iter().find(unready) {
         Some(replica) => {
-            let phase = replica.phase.map_or("not started", phase_text);
+            let phase = replica.phase.map_or("not started", Phase::words);
             let why = replica.reason.as_ref().map_or_else(|| phase.to_owned(), Clone::clone);
             let word = if replica.phase == Some(Phase::Refused) { "Refused" } else { "Progressing" };
             (word, format!("{ready} of {wanted} replicas answer; {}: {why}", replica.device))

@@ -113,6 +113,20 @@ pub enum Phase {
     Refused,
 }
 
+impl Phase {
+    /// The phase as a person reads it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Fetching => "fetching",
+            Self::Checking => "checking",
+            Self::Probation => "in probation",
+            Self::Serving => "serving",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -29,15 +29,7 @@ pub fn version(replica: &Replica) -> String {
 
 /// How far it is, and whether it is to go.
 pub fn phase(replica: &Replica) -> String {
-    let word = match replica.phase {
-        None => "not reported",
-        Some(Phase::Empty) => "empty",
-        Some(Phase::Fetching) => "fetching",
-        Some(Phase::Checking) => "checking",
-        Some(Phase::Probation) => "in probation",
-        Some(Phase::Serving) => "serving",
-        Some(Phase::Refused) => "refused",
-    };
+    let word = replica.phase.map_or("not reported", Phase::words);
     if replica.leaving { format!("{word}, leaves") } else { word.to_owned() }
 }
 

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::{Device, Granted, Release, Releases};
 
 pub use operator::CannotChange;
-pub use view::phase_text;
 
 /// A device that comes and goes gets this many times the deadline in all.
 const DEADLINES_MAX: u64 = 10;
@@ -404,7 +403,7 @@ impl Rollout {
                 Standing::Failed(format!("refused version {version}: {reason}"))
             }
             phase => {
-                let phase = phase_text(phase);
+                let phase = phase.words();
                 Standing::Working(waiting.map_or_else(|| phase.to_owned(), |waiting| format!("{phase}: {waiting}")))
             }
         }

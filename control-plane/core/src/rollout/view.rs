@@ -2,7 +2,6 @@
 
 use muster_shared::DeviceId;
 use muster_shared::api::deployment::{DeviceFailure, RolloutStage, RolloutView};
-use muster_shared::reported::Phase;
 
 use super::{Failure, Policy, Rollout, Stage};
 
@@ -80,18 +79,6 @@ impl Rollout {
                 failed => format!("every device has it but {failed} on which it failed"),
             },
         }
-    }
-}
-
-/// A phase as a person reads it.
-pub fn phase_text(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Empty => "empty",
-        Phase::Fetching => "fetching",
-        Phase::Checking => "checking",
-        Phase::Probation => "in probation",
-        Phase::Serving => "serving",
-        Phase::Refused => "refused",
     }
 }
 
