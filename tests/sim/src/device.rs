@@ -52,6 +52,8 @@ pub struct Device {
     boots: u64,
     refused_count: u64,
     overloaded_count: u64,
+    /// The highest attempt with each bundle that it said to be over.
+    told_refused: BTreeMap<Digest, u32>,
 }
 
 /// What is durable beside the blobs.
@@ -162,6 +164,7 @@ impl Device {
             boots: 0,
             refused_count: 0,
             overloaded_count: 0,
+            told_refused: BTreeMap::new(),
         }
     }
 
@@ -287,7 +290,7 @@ impl Device {
                 run.tick_ms = None;
                 Event::Tick
             }
-            Cue::ReportDue => return self.report(now_ms).into_iter().collect(),
+            Cue::ReportDue => return self.report(now_ms),
             Cue::ReportEvery => {
                 let mut effects = vec![Effect::After(REPORT_EVERY_MS, Cue::ReportEvery)];
                 effects.extend(self.report(now_ms));
@@ -368,6 +371,12 @@ impl Device {
                 Action::Report | Action::Tell(..) => {}
                 Action::Fetch(fetch) => self.fetch(fetch, rng, effects),
                 Action::Check(..) | Action::Start(..) | Action::Route(..) | Action::Unroute(_) | Action::Stop(_) => {
+                    if let Action::Check(_, spec) = &action
+                        && self.told_refused.get(&spec.manifest).is_some_and(|attempt| *attempt >= spec.attempt)
+                    {
+                        let text = format!("{} tries version {} again, which it refused", self.id, spec.version);
+                        effects.push(Effect::Broken(text));
+                    }
                     run.work(action, catalog, self.slowness, rng, effects);
                     let loaded: u64 = run.workers.values().map(|worker| worker.spec.resources.memory_bytes).sum();
                     self.overloaded_count += u64::from(loaded > self.facts.memory_bytes);
@@ -453,8 +462,8 @@ impl Device {
         effects.push(Effect::Send(Up::Hello(Hello { boot: run.boot, nonce, root_version, holds: run.agent.held() })));
     }
 
-    fn report(&mut self, now_ms: UnixMs) -> Option<Effect> {
-        let run = self.run.as_mut()?;
+    fn report(&mut self, now_ms: UnixMs) -> Vec<Effect> {
+        let Some(run) = self.run.as_mut() else { return vec![] };
         run.report_is_due = false;
         run.reports += 1;
         let reported = Reported {
@@ -469,7 +478,17 @@ impl Device {
             slots: run.agent.slot_reports(),
             refusals: run.agent.refusals().to_vec(),
         };
-        Some(Effect::Send(Up::Reported(Box::new(reported))))
+        let mut effects = Vec::new();
+        // What is said must be durable.
+        if reported.applied > self.journal.highest {
+            effects.push(Effect::Broken(format!("{} reports {:?}, which it has not saved", self.id, reported.applied)));
+        }
+        for refusal in reported.refusals.iter().filter(|it| it.kind != RefusalKind::TooMuchMemoryInProbation) {
+            let attempt = self.told_refused.entry(refusal.bundle.manifest).or_default();
+            *attempt = refusal.attempt.max(*attempt);
+        }
+        effects.push(Effect::Send(Up::Reported(Box::new(reported))));
+        effects
     }
 }
 
@@ -478,6 +497,15 @@ impl Disk {
         if let Some(pieces) = self.pieces.remove(&blob) {
             self.whole.insert(blob, pieces.into_values().flatten().collect());
         }
+    }
+}
+
+/// How a worker of such a bundle ends by itself, if it does.
+fn death_of(nature: Nature) -> Option<Death> {
+    match nature {
+        Nature::Crashes => Some(Death::Crashed),
+        Nature::Grows => Some(Death::OutOfMemory),
+        Nature::Good | Nature::WrongGolden => None,
     }
 }
 
@@ -499,12 +527,7 @@ impl Run {
                     _ => passed,
                 };
                 effects.push(Effect::After(after_ms, Cue::Worker(id, outcome)));
-                let death = match nature {
-                    Nature::Crashes => Some(Death::Crashed),
-                    Nature::Grows => Some(Death::OutOfMemory),
-                    Nature::Good | Nature::WrongGolden => None,
-                };
-                if let Some(death) = death {
+                if let Some(death) = death_of(nature) {
                     let within_ms = u64::from(spec.probation_ms).max(2);
                     let death = SlotEvent::Died(id, death, "it ended while it was watched".into());
                     effects.push(Effect::After(after_ms + rng.range(1, within_ms), Cue::Worker(id, death)));
@@ -512,7 +535,12 @@ impl Run {
                 self.workers.insert(id, Worker { deployment: spec.deployment.clone(), spec });
             }
             Action::Start(id, spec) => {
-                effects.push(Effect::After(rng.range(50, 500) * slowness, Cue::Worker(id, SlotEvent::Started(id))));
+                let event = match death_of(catalog.nature(spec.manifest)) {
+                    // It was killed while it was watched; now it dies of its own.
+                    Some(death) => SlotEvent::Died(id, death, "it ended as it loaded".into()),
+                    None => SlotEvent::Started(id),
+                };
+                effects.push(Effect::After(rng.range(50, 500) * slowness, Cue::Worker(id, event)));
                 self.workers.insert(id, Worker { deployment: spec.deployment.clone(), spec });
             }
             Action::Route(id, spec) => {
