@@ -7,6 +7,7 @@ use muster_shared::api::fleet::Schedule;
 use muster_shared::desired::{Resources, SlotSpec};
 use muster_shared::id::VariantName;
 use muster_shared::limits::SLOTS_MAX;
+use muster_shared::reported::Phase;
 use muster_shared::{DeploymentName, DeviceId};
 
 use crate::explain::{Choice, Reason};
@@ -155,7 +156,7 @@ pub fn why_no_room(id: &DeviceId, device: &Device, kept: &Slots, slot: &SlotSpec
         return Some(Reason::SlotsFull(id.clone()));
     }
     let machine = device.machine.as_ref()?;
-    lacks(machine, kept, slot, slot.resources.memory_bytes).map(|lack| lack.reason(id, slot, machine))
+    lacks(machine, kept, slot, (slot.resources.memory_bytes, 0)).map(|lack| lack.reason(id, slot, machine))
 }
 
 /// Why no replica of a deployment is to stay on a device, whatever it runs.
@@ -266,13 +267,24 @@ fn check_new(
         scene.measured.on(id, Some(machine), release.manifest).map_or(0, |measured| measured.memory_peak_bytes);
     let roomy = SlotSpec { resources: request.room, ..slot.clone() };
     let needed_bytes = request.room.memory_bytes.max(measured);
-    match lacks(machine, taken, &roomy, needed_bytes) {
+    // Old versions are still loaded beside new ones that are under way.
+    match lacks(machine, taken, &roomy, (needed_bytes, old_bytes(device, taken))) {
         Some(lack) => Err(lack.reason(id, &roomy, machine)),
         None => {
             let free = free_permille(machine, taken, Some(&slot));
             Ok(Some((slot, free)))
         }
     }
+}
+
+/// What old versions take beside new ones that are on their way.
+fn old_bytes(device: &Device, slots: &Slots) -> u64 {
+    let is_under_way = |slot: &&SlotSpec| {
+        let report = device.slots.get(&slot.deployment).filter(|report| report.phase != Phase::Refused);
+        let running = report.and_then(|report| report.running);
+        !slot.swap_in_place && running.is_some_and(|running| running != slot.manifest)
+    };
+    slots.values().filter(is_under_way).map(|slot| slot.resources.memory_bytes).sum()
 }
 
 /// Doors find a model by name, so a device has each name once.
@@ -301,9 +313,10 @@ impl Lack {
     }
 }
 
-/// What is too little for one more slot.
-fn lacks(machine: &Machine, taken: &Slots, slot: &SlotSpec, wanted_bytes: u64) -> Option<Lack> {
+/// What is too little for one more slot: bytes that it wants, and bytes in use beside the grants.
+fn lacks(machine: &Machine, taken: &Slots, slot: &SlotSpec, (wanted_bytes, in_use_bytes): (u64, u64)) -> Option<Lack> {
     let (free_milli, free_bytes) = free(machine, taken);
+    let free_bytes = free_bytes.saturating_sub(in_use_bytes);
     if wanted_bytes > free_bytes {
         return Some(Lack::Memory { wanted_bytes, free_bytes });
     }

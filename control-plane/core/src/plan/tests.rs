@@ -430,6 +430,18 @@ fn the_old_version_stops_first_only_where_both_do_not_fit() {
 }
 
 #[test]
+fn a_new_place_does_not_count_on_what_an_old_version_still_takes() {
+    let mut inputs = fleet(&[("edge-1", device(160, "n"))], &[("a", wanted(1, 64))], &[1]);
+    obey(&mut inputs, "a@edge-1:v1");
+    inputs.bundles = bundles(&[1, 2]);
+    want(&mut inputs, "a", wanted(1, 64));
+    remember(&mut inputs, "a@edge-1:v2");
+    want(&mut inputs, "b", wanted(1, 64));
+    obey(&mut inputs, "a@edge-1:v2 | b waits: edge-1: 64Mi wanted, 32Mi of 160Mi free");
+    check(&inputs, "a@edge-1:v2 | b@edge-1:v2");
+}
+
+#[test]
 fn one_replica_at_a_time_moves_for_a_gain_and_never_back() {
     let five = ["a", "b", "c", "d"].map(|name| (name, wanted(1, 64)));
     let mut inputs = fleet(&[("edge-1", device(256, "n"))], &five, &[1]);
