@@ -413,6 +413,12 @@ impl Slot {
             && let Health::Starting { attempt } = running.health
         {
             running.health = Health::Up { since_ms: step.now_ms, attempt };
+            if let Self::Probation { running, until_ms, .. } = &mut self
+                && running.worker == worker
+            {
+                // Time in which it did not answer was not watched.
+                *until_ms = step.now_ms + u64::from(running.spec.probation_ms);
+            }
             let answers = self.answering().filter(|answering| answering.worker == worker);
             let route = answers.map(Running::route);
             return (self, route.into_iter().collect());

@@ -212,8 +212,15 @@ fn a_kill_in_probation_proves_nothing_and_the_watch_begins_again() {
     assert!(!life.last.iter().any(|action| matches!(action, SlotAction::Remember(..))));
     life.at(1_500);
     assert!(matches!(life.last[..], [SlotAction::Start(..)]));
+    // Its model takes longer to load than it is watched: only from then on is it watched.
+    life.at(9_000);
+    assert_eq!(life.slot.phase(), Phase::Probation);
     life.on(SlotEvent::Started(life.worker()));
     assert_eq!((life.slot.phase(), life.answering()), (Phase::Probation, Some(2)));
+    life.at(9_999);
+    assert_eq!(life.slot.phase(), Phase::Probation);
+    life.at(10_000);
+    assert_eq!(life.slot.phase(), Phase::Serving);
 }
 
 #[test]
