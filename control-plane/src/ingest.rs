@@ -130,6 +130,8 @@ impl Ingest {
         self.plane.live.change(device, |live| {
             live.hello = Some(hello);
             live.hello_is_due = true;
+            // What it says that it believes is what it has: a root that was lost on the way is sent again.
+            live.root_sent = 0;
         });
         self.plane.nudges.publisher.notify_one();
     }

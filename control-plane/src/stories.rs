@@ -196,8 +196,11 @@ async fn a_device_is_told_only_what_it_does_not_hold() {
     plane.trust.add(&plane.db, &root).await.expect("a root");
     plane.nudges.publisher.notify_one();
     assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
-    let (desired, _) = device.desired(&world.plane).await;
+    let (desired, held) = device.desired(&world.plane).await;
     assert_eq!(desired.generation, Generation { epoch: 2, number: 1 });
+    // The root was lost on the way: the next hello says so, and it comes again.
+    device.hello(7, 1, Some(held)).await;
+    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
     world.stop().await;
 }
 
