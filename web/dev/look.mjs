@@ -36,7 +36,8 @@ async function check(page, name) {
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   if (overflow > 0) {
     faults += 1;
-    console.log(`${name}: ${overflow} px wider than the window`);
+    const wide = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => `${one.tagName}.${one.className}`).slice(0, 4));
+    console.log(`${name}: ${overflow} px wider than the window: ${wide}`);
   }
   await page.screenshot({ path: `${folder}${name}.png`, fullPage: true });
 }
