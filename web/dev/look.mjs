@@ -39,7 +39,7 @@ async function check(page, name) {
     const wide = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => `${one.tagName}.${one.className}`).slice(0, 4));
     console.log(`${name}: ${overflow} px wider than the window: ${wide}`);
   }
-  await page.screenshot({ path: `${folder}${name}.png`, fullPage: true });
+  await page.screenshot({ path: `${folder}${name}.png`, fullPage: !name.includes('dialog') });
 }
 
 async function look(scene, pages, url, size, theme) {
@@ -75,7 +75,7 @@ async function look(scene, pages, url, size, theme) {
   }
   if (scene === 'calm' && 'dialog'.includes(values.only)) {
     await page.goto(`${url}/#/deployments/digits`);
-    await page.getByRole('button', { name: 'Scale …' }).click();
+    await page.getByRole('button', { name: 'Scale…' }).click();
     await check(page, name('dialog'));
   }
   await context.close();

@@ -10,7 +10,7 @@ export interface Load {
 }
 
 const MINUTES = 10;
-const POINTS_MAX = 120;
+const POINTS_MAX = 600;
 
 class Loads {
   #points = $state.raw(new Map<string, Load[]>());

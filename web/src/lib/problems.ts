@@ -184,16 +184,25 @@ function short(deployment: Deployment, status: Status, known: Known): Trouble | 
   const [unplaced, unavailable] = [condition('Placed'), condition('Available')];
   const isComing = !unplaced && placed.every((replica) => !replica.reason || replica.phase === 'serving') && placed.every((replica) => isConnected(replica, known));
   const said = unplaced ?? unavailable;
+  const away = placed.filter((replica) => !isConnected(replica, known)).map((replica) => replica.device);
   const coming = placed.filter((replica) => replica.phase !== 'serving').map((replica) => `${replica.device}: ${phase(replica.phase).word}`);
   return {
     key: `short ${name}`,
     level: isComing ? 'busy' : answering === 0 ? 'bad' : 'warn',
     title: `${name} has ${status.ready} of ${count(status.wanted, 'replica')} ready`,
     reason: (isComing && coming.join('; ')) || said?.message || 'It has yet to be said why.',
-    move: isComing ? 'Nothing to do: it is on its way.' : 'See where it runs and what it waits for.',
+    move: isComing ? 'Nothing to do: it is on its way.' : next(away, known),
     href: to.deployment(name),
     sinceMs: said?.sinceMs || null,
   };
+}
+
+/** What brings a deployment's missing replicas back. */
+function next(away: string[], { frozen }: Known): string {
+  if (away.length === 0) return 'See where it runs and what it waits for.';
+  const return_ = `${names(away)} ${away.length === 1 ? 'returns' : 'return'}`;
+  const isFrozen = away.every((device) => frozen.some((freeze) => freeze.devices.includes(device)));
+  return isFrozen ? `It goes on when ${return_}.` : `It goes on when ${return_}, or once what is missing has moved.`;
 }
 
 function placedOn(deployment: Deployment): Replica[] {
