@@ -32,6 +32,8 @@ enum Command {
     Sim(sim::Options),
     /// Build the dashboard's page into web/dist, from where the control plane's build takes it
     Web(web::Options),
+    /// Test the dashboard in a browser, as `test` does
+    Dashboard,
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Web(options) => web::run(&options),
+        Command::Dashboard => dashboard::check(),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
