@@ -14,7 +14,8 @@ import { World } from './fake-world.mjs';
 
 const { values } = parseArgs({ options: { scene: { type: 'string', default: 'day' }, port: { type: 'string', default: '8470' } } });
 const world = new World(values.scene);
-const SESSION = `fake-${process.pid}`;
+// The same after a restart, as with a plane that keeps its sessions: the page reconnects by itself.
+const SESSION = 'muster_session=fake';
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 const CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 const TRIES_MAX = 5;
@@ -57,7 +58,7 @@ function logIn({ user, password }, response) {
     return problem(response, 401, 'the user or the password is wrong', '`muster login` works with a one-time code');
   }
   tries.count = 0;
-  response.writeHead(204, { 'Set-Cookie': `muster_session=${SESSION}; HttpOnly; SameSite=Strict; Path=/` }).end();
+  response.writeHead(204, { 'Set-Cookie': `${SESSION}; HttpOnly; SameSite=Strict; Path=/` }).end();
 }
 
 function feed(request, response) {

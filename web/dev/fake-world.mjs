@@ -14,7 +14,7 @@ export class World {
     this.frozen = [];
     this.devices = scene === 'empty' ? [] : [this.device('edge-1', 'north', 0.34), this.device('edge-2', 'north', 0.22), this.device('edge-3', 'south', 0.48)];
     this.deployments =
-      scene === 'empty' ? [] : [this.deployment('digits', 3, 1, 'it was the only one free at its site'), this.deployment('linear_regression', 2, 4, 'another site than edge-1')];
+      scene === 'empty' ? [] : [this.deployment('digits', 3, 1, 'the fewest replicas are at its site'), this.deployment('linear_regression', 2, 4, 'most stays free there')];
     if (scene !== 'empty') this.past();
     if (scene === 'frozen') this.freeze();
     if (scene === 'bad-version') this.stopped();
@@ -299,7 +299,7 @@ export class World {
       const rate = all.reduce((sum, one) => sum + one.requestsPerSecond, 0);
       const core = all[0]?.coreMsPerPrediction ?? 1;
       const demanded = (rate * core) / 1000;
-      const sentence = `${rate.toFixed(1)}/s × ${core} core-ms = ${demanded.toFixed(3)} cores; ÷ (500m × 70 %) → ${Math.ceil(demanded / 0.35)} replica`;
+      const sentence = `${rate.toFixed(1)}/s × ${core} core-ms = ${demanded.toFixed(3)} cores; ÷ (500m × 70 %) → ${Math.ceil(demanded / 0.35)} replica${demanded > 0.35 ? 's' : ''}`;
       const demand = all.length > 0 ? { figures: { ...all[0], requestsPerSecond: rate, coresDemanded: demanded }, replicasNeeded: 1, sentence } : null;
       const waiting = status.conditions.filter((one) => !one.status).map((one) => one.message);
       return { name: metadata.name, wanted: status.wanted, ready: status.ready, version: status.version, replicas: status.replicas, waiting, rollout: status.rollout, demand, frozen: this.frozen[0]?.message ?? null };
