@@ -131,8 +131,16 @@ function tellsOf(deployment: Deployment, device: string, manifest: string): bool
 function ofDeployment(deployment: Deployment, known: Known): Trouble[] {
   const { status } = deployment;
   if (!status) return [];
-  const found = [ofRollout(deployment, status), short(deployment, status, known)].filter((trouble) => trouble !== null);
-  if (found.length > 0) return found;
+  const [rollout, missing] = [ofRollout(deployment, status), short(deployment, status, known)];
+  // A first version that comes up is one thing that is under way, not two.
+  const isOneThing = rollout?.level === 'busy' && missing?.level === 'busy';
+  const found = [rollout, isOneThing ? null : missing].filter((trouble) => trouble !== null);
+  if (found.some((trouble) => trouble.level !== 'busy')) return found;
+  return [...found, ...heldUp(deployment, known)];
+}
+
+/** Replicas that do not go on, where nothing else about their deployment says so. */
+function heldUp(deployment: Deployment, known: Known): Trouble[] {
   return placedOn(deployment)
     .filter((replica) => replica.reason && !replica.leaving && isConnected(replica, known))
     .map((replica) => ({
@@ -147,7 +155,11 @@ function ofDeployment(deployment: Deployment, known: Known): Trouble[] {
 
 function ofRollout({ metadata }: Deployment, { rollout }: Status): Trouble | null {
   if (!rollout) return null;
-  const common = { key: `rollout ${metadata.name} ${rollout.number} ${rollout.stage}`, href: to.deployment(metadata.name), sinceMs: rollout.changedMs };
+  const common = {
+    key: `rollout ${metadata.name} ${rollout.number} ${rollout.stage}`,
+    href: to.deployment(metadata.name),
+    sinceMs: rollout.changedMs,
+  };
   const wave = `in wave ${rollout.wave} of ${rollout.waves}`;
   if (rollout.stage === 'stopped') {
     const failed = rollout.failed.filter((failure) => !rollout.message.includes(failure.reason));
@@ -169,6 +181,16 @@ function ofRollout({ metadata }: Deployment, { rollout }: Status): Trouble | nul
       move: 'It waits for you: resume it or undo it.',
     };
   }
+  if (rollout.stage === 'running') {
+    return {
+      ...common,
+      level: 'busy',
+      title: `${metadata.name}: version ${rollout.version} is coming, wave ${rollout.wave} of ${rollout.waves}`,
+      reason: `${healthy(rollout)}; ${rollout.message}`,
+      move: 'Nothing to do: the next wave begins when this one does well.',
+      sinceMs: rollout.beganMs,
+    };
+  }
   return null;
 }
 
@@ -182,10 +204,13 @@ function short(deployment: Deployment, status: Status, known: Known): Trouble | 
   if (status.rollout?.stage === 'running' && answering >= status.wanted) return null;
   const condition = (kind: string) => status.conditions.find((one) => one.type === kind && !one.status);
   const [unplaced, unavailable] = [condition('Placed'), condition('Available')];
-  const isComing = !unplaced && placed.every((replica) => !replica.reason || replica.phase === 'serving') && placed.every((replica) => isConnected(replica, known));
+  const goesOn = (replica: Replica) => isConnected(replica, known) && (!replica.reason || replica.phase === 'serving');
+  const isComing = !unplaced && placed.every(goesOn);
   const said = unplaced ?? unavailable;
   const away = placed.filter((replica) => !isConnected(replica, known)).map((replica) => replica.device);
-  const coming = placed.filter((replica) => replica.phase !== 'serving').map((replica) => `${replica.device}: ${phase(replica.phase).word}`);
+  const coming = placed
+    .filter((replica) => replica.phase !== 'serving')
+    .map((replica) => `${replica.device}: ${phase(replica.phase).word}`);
   return {
     key: `short ${name}`,
     level: isComing ? 'busy' : answering === 0 ? 'bad' : 'warn',
