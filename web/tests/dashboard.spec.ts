@@ -63,12 +63,12 @@ test('a new version comes wave by wave, and an operator takes it back', async ({
   await logIn(page);
   await page.goto('/#/deployments/digits');
   await happen('push/2');
-  await expect(page.getByText(/wave 1 of 2/)).toBeVisible();
-  await expect(page.getByText('every device has it')).toBeVisible();
+  await expect(page.getByText(/wave 1 of 2/).first()).toBeVisible();
+  await expect(page.getByText('every device has it').first()).toBeVisible();
   await expect(page.getByRole('heading', { name: /Rollout of.*2/ })).toBeVisible();
-  await page.getByRole('button', { name: /Undo/ }).click();
-  await page.getByRole('dialog').getByRole('button', { name: /Undo|back/i }).last().click();
-  await expect(page.getByText(/an operator took it back/)).toBeVisible();
+  await page.getByRole('button', { name: 'Undo…' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Undo', exact: true }).click();
+  await expect(page.getByText(/an operator took it back/).first()).toBeVisible();
 });
 
 test('a bad version comes no further than the first device, and the page says why', async ({ page }) => {

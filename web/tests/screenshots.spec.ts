@@ -15,7 +15,7 @@ test('screenshots', async ({ page }) => {
   await expect(page.getByRole('main').getByText('All is well.').first()).toBeVisible();
   await page.goto('/#/deployments/digits');
   await happen('push/2');
-  await expect(page.getByText(/wave 1 of 2/)).toBeVisible();
+  await expect(page.getByText(/wave 1 of 2/).first()).toBeVisible();
   await page.screenshot({ path: `${folder}/rollout.png` });
   await page.emulateMedia({ colorScheme: 'dark' });
   await page.goto('/#/devices/edge-1');
