@@ -83,7 +83,7 @@ export class World {
 
   freeze() {
     for (const id of ['edge-1', 'edge-2']) this.silent(id, 47_000);
-    this.frozen = [{ group: 'north', devices: ['edge-1', 'edge-2'], of: 2, sinceMs: Date.now() - 47_000, message: '2 of 2 devices fell silent together' }];
+    this.frozen = [{ group: 'site north', devices: ['edge-1', 'edge-2'], of: 2, sinceMs: Date.now() - 47_000, message: '2 of 2 devices fell silent together' }];
     this.event('movesFrozen', null, null, 'north: 2 of 2 devices silent (edge-1, edge-2)', Date.now() - 40_000);
   }
 
