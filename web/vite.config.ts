@@ -20,6 +20,7 @@ export default defineConfig({
   },
   server: {
     host: '127.0.0.1',
-    proxy: { '/api': { target: plane, changeOrigin: true } },
+    // A plane takes a change only from its own origin, and here that is what the proxy speaks for.
+    proxy: { '/api': { target: plane, changeOrigin: true, headers: { origin: plane } } },
   },
 });
