@@ -114,11 +114,14 @@ function ofDevice(device: DeviceView, known: Known): Trouble[] {
 function silence(device: DeviceView, { deployments }: Known): string {
   const here = deployments.filter((deployment) => placedOn(deployment).some((replica) => replica.device === device.id));
   if (here.length === 0) return 'Nothing is placed on it any more, so nobody misses it.';
-  const told = here.map(({ metadata, spec }) =>
-    spec.onDeviceLoss === 'keep'
-      ? `${metadata.name} waits for it`
-      : `${metadata.name} moves elsewhere after ${spec.deviceLossGrace ?? '60s'} of silence`,
-  );
+  const told = here.map((deployment) => {
+    const { metadata, spec } = deployment;
+    if (spec.onDeviceLoss === 'keep') return `${metadata.name} waits for it`;
+    const leaves = placedOn(deployment).some((replica) => replica.device === device.id && replica.leaving);
+    return leaves
+      ? `${metadata.name} is on its way to another device, or finds none`
+      : `${metadata.name} moves elsewhere after ${spec.deviceLossGrace ?? '60s'} of silence`;
+  });
   return `${told.join('; ')}.`;
 }
 
