@@ -264,7 +264,9 @@ impl Listeners<'_> {
         let server = axum_server::from_tcp_rustls(listener, tls)?.handle(self.handle());
         let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
-        self.spawn(server.serve(make(self.plane.clone(), Door::Tls).into_make_service_with_connect_info::<SocketAddr>()));
+        self.spawn(
+            server.serve(make(self.plane.clone(), Door::Tls).into_make_service_with_connect_info::<SocketAddr>()),
+        );
         Ok(format!("https://{}", reachable(address)))
     }
 
@@ -273,7 +275,9 @@ impl Listeners<'_> {
         let address = listener.local_addr()?;
         let server = axum_server::from_tcp(listener)?.handle(self.handle()).acceptor(NoDelayAcceptor::new());
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
-        self.spawn(server.serve(make(self.plane.clone(), Door::Loopback(address)).into_make_service_with_connect_info::<SocketAddr>()));
+        self.spawn(server.serve(
+            make(self.plane.clone(), Door::Loopback(address)).into_make_service_with_connect_info::<SocketAddr>(),
+        ));
         Ok(format!("http://{address}"))
     }
 

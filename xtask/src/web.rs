@@ -62,7 +62,9 @@ pub fn build_if_changed() -> anyhow::Result<()> {
 /// Installs the page's packages as the lock file names them, if they are not there.
 pub fn install() -> anyhow::Result<()> {
     if !has_node() {
-        bail!("the dashboard's page needs Node {NODE_MIN} or later; install it, for example `apt-get install nodejs npm`");
+        bail!(
+            "the dashboard's page needs Node {NODE_MIN} or later; install it, for example `apt-get install nodejs npm`"
+        );
     }
     let (lock, stamp) = (folder().join("package-lock.json"), folder().join("node_modules/.muster-lock"));
     let wanted = std::fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
@@ -97,10 +99,18 @@ fn has_node() -> bool {
 /// Names the page's sources by their content.
 fn digest_of_sources() -> anyhow::Result<u64> {
     let mut hasher = DefaultHasher::new();
-    let mut waiting: Vec<PathBuf> =
-        ["src", "public", "dev", "index.html", "package-lock.json", "package.json", "vite.config.ts", "svelte.config.js"]
-            .map(|name| folder().join(name))
-            .into();
+    let mut waiting: Vec<PathBuf> = [
+        "src",
+        "public",
+        "dev",
+        "index.html",
+        "package-lock.json",
+        "package.json",
+        "vite.config.ts",
+        "svelte.config.js",
+    ]
+    .map(|name| folder().join(name))
+    .into();
     waiting.sort();
     while let Some(path) = waiting.pop() {
         if path.is_dir() {

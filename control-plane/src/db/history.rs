@@ -96,13 +96,14 @@ impl Bucket {
     fn point(self, at_ms: UnixMs) -> HistoryPoint {
         let span_ms = self.span_ms;
         let in_ms = |micros: Option<f64>| micros.map(|micros| micros / 1000.0);
-        let model = |(deployment, (version, counted, latency)): (DeploymentName, (u64, Counted, Sketch))| HistoryModel {
-            deployment,
-            version,
-            requests_per_second: counted.requests_per_second(span_ms),
-            p50_ms: in_ms(latency.quantile(0.5)),
-            p99_ms: in_ms(latency.quantile(0.99)),
-        };
+        let model =
+            |(deployment, (version, counted, latency)): (DeploymentName, (u64, Counted, Sketch))| HistoryModel {
+                deployment,
+                version,
+                requests_per_second: counted.requests_per_second(span_ms),
+                p50_ms: in_ms(latency.quantile(0.5)),
+                p99_ms: in_ms(latency.quantile(0.99)),
+            };
         HistoryPoint {
             at_ms,
             cpu_permille: (self.cpu_permille / self.batches.max(1)).try_into().unwrap_or(u32::MAX),

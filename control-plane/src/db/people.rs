@@ -67,11 +67,7 @@ pub async fn end_session(db: &impl ConnectionTrait, session: Digest) -> Result<(
 }
 
 /// Ends all sessions of a user but one.
-pub async fn end_other_sessions(
-    db: &impl ConnectionTrait,
-    user: &str,
-    keep: Option<Digest>,
-) -> Result<(), DbError> {
+pub async fn end_other_sessions(db: &impl ConnectionTrait, user: &str, keep: Option<Digest>) -> Result<(), DbError> {
     let keep = keep.map_or_else(Vec::new, |keep| keep.0.to_vec());
     let sql = "DELETE FROM sessions WHERE user_name = $1 AND sha256 <> $2";
     execute(db, "end sessions", sql, [user.into(), keep.into()]).await.map(drop)

@@ -257,7 +257,13 @@ impl MigrationName for History {
 impl MigrationTrait for History {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         // One device's batches of a time, without a look at all the others.
-        let index = Index::create().if_not_exists().name("batches_until").table("batches").col("device").col("until_ms").to_owned();
+        let index = Index::create()
+            .if_not_exists()
+            .name("batches_until")
+            .table("batches")
+            .col("device")
+            .col("until_ms")
+            .to_owned();
         manager.create_index(index).await
     }
 

@@ -122,8 +122,9 @@ pub async fn require_token(State(plane): State<Arc<Plane>>, mut request: Request
             next.run(request).await
         }
         Ok(None) => {
-            let error = ApiError::new(StatusCode::UNAUTHORIZED, "this call needs a token or a session that is known here")
-                .hint("run `muster login` and send `Authorization: Bearer …`, or log in to the dashboard");
+            let error =
+                ApiError::new(StatusCode::UNAUTHORIZED, "this call needs a token or a session that is known here")
+                    .hint("run `muster login` and send `Authorization: Bearer …`, or log in to the dashboard");
             let mut response = error.into_response();
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response

@@ -109,10 +109,9 @@ async fn feed(
     let first = hub.picture.as_ref().map(|picture| picture.snapshot(hub.number));
     let changes = hub.changes.subscribe();
     drop(hub);
-    let reader = Reader { first, changes, ends: Instant::now() + STREAM_TIME, stop: plane.stop.clone(), is_over: false };
-    Ok(Sse::new(stream::unfold(reader, |mut reader| async {
-        reader.next().await.map(|event| (Ok(event), reader))
-    })))
+    let reader =
+        Reader { first, changes, ends: Instant::now() + STREAM_TIME, stop: plane.stop.clone(), is_over: false };
+    Ok(Sse::new(stream::unfold(reader, |mut reader| async { reader.next().await.map(|event| (Ok(event), reader)) })))
 }
 
 /// Looks as long as somebody watches.

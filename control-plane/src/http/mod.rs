@@ -6,7 +6,6 @@
 pub mod error;
 
 pub mod auth;
-pub mod session;
 pub mod bundles;
 pub mod claims;
 pub mod deployments;
@@ -18,6 +17,7 @@ pub mod metrics;
 pub mod plan;
 mod predict;
 mod rollouts;
+pub mod session;
 pub mod trust;
 mod web;
 
@@ -26,12 +26,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use muster_shared::limits::MANIFEST_BYTES_MAX;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -98,7 +98,11 @@ fn documented() -> OpenApiRouter<Arc<Plane>> {
 }
 
 fn open_routes() -> OpenApiRouter<Arc<Plane>> {
-    OpenApiRouter::new().merge(trust::open_routes()).merge(auth::open_routes()).merge(session::open_routes()).merge(enrol::open_routes())
+    OpenApiRouter::new()
+        .merge(trust::open_routes())
+        .merge(auth::open_routes())
+        .merge(session::open_routes())
+        .merge(enrol::open_routes())
 }
 
 fn closed_routes() -> OpenApiRouter<Arc<Plane>> {

@@ -149,7 +149,8 @@ async fn change_password(
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "the present password is wrong").hint("type it again"));
     }
     if asked.next.chars().count() < PASSWORD_CHARS_MIN || asked.next.len() > PASSWORD_BYTES_MAX {
-        let text = format!("a password has at least {PASSWORD_CHARS_MIN} characters, and at most {PASSWORD_BYTES_MAX} bytes");
+        let text =
+            format!("a password has at least {PASSWORD_CHARS_MIN} characters, and at most {PASSWORD_BYTES_MAX} bytes");
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text).hint("choose another one"));
     }
     let phc = hash(asked.next).await.map_err(|error| hashing_failed(&error))?;
