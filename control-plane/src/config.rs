@@ -49,6 +49,9 @@ pub struct Args {
     /// Stop when standard input ends: a supervisor that dies takes this process with it
     #[arg(long)]
     pub stop_with_stdin: bool,
+    /// Draw a new password for the user admin of the dashboard; its sessions end
+    #[arg(long)]
+    pub new_admin_password: bool,
     /// Draw a new one-time admin code although one was used: for an operator who lost the token
     #[arg(long)]
     pub new_admin_code: bool,
@@ -88,6 +91,8 @@ pub struct Config {
     pub advertise_mqtt: Option<String>,
     /// Where to write [`crate::ready::Ready`].
     pub ready_file: Option<PathBuf>,
+    /// Whether to draw a new password for the user `admin`.
+    pub new_admin_password: bool,
     /// Whether to draw a new admin code although one was used.
     pub new_admin_code: bool,
 }
@@ -192,6 +197,7 @@ impl TryFrom<(Args, RawConfig)> for Config {
             names,
             advertise_mqtt,
             ready_file: args.ready_file,
+            new_admin_password: args.new_admin_password,
             new_admin_code: args.new_admin_code,
         })
     }

@@ -67,6 +67,8 @@ use crate::figures::Windows;
 use crate::gateway::Gateway;
 use crate::hearing::Hearing;
 use crate::http::Door;
+use crate::http::feed::Feed;
+use crate::http::session::Tries;
 use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
@@ -103,6 +105,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let plane = Arc::new(open_plane(&config.data, stop).await?);
     // Before any door opens: a code that was drawn at the last start must not work any more.
     let admin_code = http::auth::draw_admin_code(&plane, config.new_admin_code).await?;
+    let admin_password = http::session::draw_admin_password(&plane, config.new_admin_password).await?;
     let certificate = Arc::new(ServerCertificate::new(plane.authority.clone(), &config.names)?);
     let mqtt = start_broker(&plane, &config, certificate.clone()).await?;
     tasks::start(&plane);
@@ -122,6 +125,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         gateway,
         ca_fingerprint: plane.authority.fingerprint(),
         admin_code,
+        admin_password,
         gateway_is_open: config.gateway.is_some_and(|gateway| gateway.open),
     };
     let servers = listeners.servers;
@@ -197,6 +201,8 @@ async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Pl
         hearing: Hearing::default(),
         figures: Windows::default(),
         deciding: tokio::sync::Mutex::default(),
+        tries: Tries::default(),
+        feed: Feed::default(),
         nudges: Nudges::default(),
         tasks: TaskTracker::new(),
         broker: OnceLock::new(),
@@ -258,7 +264,9 @@ impl Listeners<'_> {
         let server = axum_server::from_tcp_rustls(listener, tls)?.handle(self.handle());
         let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
-        self.spawn(server.serve(make(self.plane.clone(), Door::Tls).into_make_service()));
+        self.spawn(
+            server.serve(make(self.plane.clone(), Door::Tls).into_make_service_with_connect_info::<SocketAddr>()),
+        );
         Ok(format!("https://{}", reachable(address)))
     }
 
@@ -267,7 +275,9 @@ impl Listeners<'_> {
         let address = listener.local_addr()?;
         let server = axum_server::from_tcp(listener)?.handle(self.handle()).acceptor(NoDelayAcceptor::new());
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
-        self.spawn(server.serve(make(self.plane.clone(), Door::Loopback(address)).into_make_service()));
+        self.spawn(server.serve(
+            make(self.plane.clone(), Door::Loopback(address)).into_make_service_with_connect_info::<SocketAddr>(),
+        ));
         Ok(format!("http://{address}"))
     }
 

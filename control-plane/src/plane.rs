@@ -20,6 +20,8 @@ use crate::db::{Db, TelemetryDb};
 use crate::figures::Windows;
 use crate::gateway::Gateway;
 use crate::hearing::Hearing;
+use crate::http::feed::Feed;
+use crate::http::session::Tries;
 use crate::live::Live;
 use crate::routes::Routes;
 use crate::trust::ca::Authority;
@@ -55,6 +57,10 @@ pub struct Plane {
     pub figures: Windows,
     /// Held by whoever changes what was decided: the planner, and operators.
     pub deciding: Mutex<()>,
+    /// Who tried to log in lately.
+    pub tries: Tries,
+    /// What those who watch share.
+    pub feed: Feed,
     /// What wakes background tasks.
     pub nudges: Nudges,
     /// This process, as the place where replies go.

@@ -25,6 +25,8 @@ pub struct Ready {
     pub ca_fingerprint: Digest,
     /// The one-time code, where nobody has logged in yet.
     pub admin_code: Option<String>,
+    /// The password of the user `admin`, where it was drawn at this start.
+    pub admin_password: Option<String>,
     /// Whether the gateway asks for no token.
     #[serde(skip)]
     pub gateway_is_open: bool,
@@ -34,7 +36,7 @@ impl Ready {
     /// Writes it as JSON; the file is there as a whole or not at all.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         let json = serde_json::to_vec_pretty(self)?;
-        // It may hold the admin code.
+        // It may hold the admin code and the password.
         files::write_private(path, &json)
     }
 }
@@ -61,6 +63,11 @@ impl fmt::Display for Ready {
             writeln!(f, "  gateway  {gateway}{open}")?;
         }
         writeln!(f, "  CA       {}", self.ca_fingerprint)?;
+        if let Some(password) = &self.admin_password {
+            let page = self.plain_http.as_ref().unwrap_or(&self.http);
+            writeln!(f, "\nThe dashboard is at {page}. Log in as admin with the password")?;
+            writeln!(f, "  {password}\nwhich is shown this once.")?;
+        }
         if let Some(code) = &self.admin_code {
             writeln!(f, "\nThe one-time admin code is {code}. To log in, type:")?;
             writeln!(f, "  muster login {} --ca-fingerprint {} --code {code}", self.http, self.ca_fingerprint)?;
@@ -82,10 +89,12 @@ mod tests {
             gateway: Some("http://127.0.0.1:8501".into()),
             ca_fingerprint: Digest::of("ca"),
             admin_code: Some("abcde-fghij-kmnpq-rstuv".into()),
+            admin_password: Some("vwxyz-23456-789ab-cdefg".into()),
             gateway_is_open: true,
         };
         let text = ready.to_string();
         assert!(text.contains("muster login https://127.0.0.1:8443 --ca-fingerprint"), "{text}");
+        assert!(text.contains("https://127.0.0.1:8443. Log in as admin") && text.contains("vwxyz-23456"), "{text}");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ready.json");
         ready.write(&path).expect("writes");
@@ -93,6 +102,7 @@ mod tests {
         assert_eq!(json["mqtt"], "127.0.0.1:8883");
         assert_eq!(json["gateway"], "http://127.0.0.1:8501");
         assert_eq!(json["adminCode"], "abcde-fghij-kmnpq-rstuv");
+        assert_eq!(json["adminPassword"], "vwxyz-23456-789ab-cdefg");
         assert_eq!(json["caFingerprint"], Digest::of("ca").to_string());
         assert!(json["plainHttp"].is_null());
     }

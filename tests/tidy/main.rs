@@ -178,3 +178,15 @@ fn the_asyncapi_document_has_every_topic() -> Result<()> {
     }
     Ok(())
 }
+
+/// The page's types are generated from `web/openapi.json`; `cargo xtask web --types` writes both.
+#[test]
+fn the_openapi_document_of_the_page_is_current() -> Result<()> {
+    let path = project().join("web/openapi.json");
+    let document = muster_control_plane::http::openapi().to_pretty_json()? + "\n";
+    if std::env::var_os("MUSTER_WRITE_OPENAPI").is_some() {
+        std::fs::write(&path, &document)?;
+    }
+    assert!(read(&path)? == document, "web/openapi.json is old: `cargo xtask web --types` writes it anew");
+    Ok(())
+}

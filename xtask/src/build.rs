@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use muster_world::Programs;
 
-use crate::{cache, shell};
+use crate::{cache, shell, web};
 
 /// Where builds are kept: `MUSTER_TARGET_DIR`, or a folder of the user's cache.
 pub fn target() -> anyhow::Result<PathBuf> {
@@ -46,6 +46,7 @@ fn command(target: &Path) -> Command {
 
 /// Builds the programs as tests and the demo use them.
 pub fn programs() -> anyhow::Result<Programs> {
+    web::build_if_changed()?;
     // The whole workspace, as the tests build it: another selection means other features of what it
     // depends on, and the inference engine would be built twice.
     let folder = built(&["--workspace"], "debug", "programs", &Programs::NAMES)?;

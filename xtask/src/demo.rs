@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Brings the demo up. A step that fails says which and why.
-fn bring_up(programs: Programs) -> anyhow::Result<World> {
+pub fn bring_up(programs: Programs) -> anyhow::Result<World> {
     let step = |what: &str| eprintln!("{what}");
     let mut world = World::start(programs, &step)?;
     go_on()?;
@@ -84,6 +84,10 @@ fn bring_up(programs: Programs) -> anyhow::Result<World> {
     });
     whole.with_context(|| world.muster(&["get", "deployments", "-o", "yaml"]).unwrap_or_default())?;
     Ok(world)
+}
+
+fn password(world: &World) -> &str {
+    world.plane().admin_password.as_deref().unwrap_or("with the password that the control plane printed")
 }
 
 /// A device with a replica of digits, and the number of its agent's process.
@@ -116,6 +120,7 @@ fn tell(world: &World) -> anyhow::Result<()> {
     println!("  curl -d '{body}' {gateway}/v1/models/linear_regression:predict\n");
     println!("scikit-learn's own prediction for this row is {}.\n", rows.predictions[0]);
     let (holder, process) = a_holder_of_digits(world)?;
+    println!("Watch it: {}   (log in as admin, {})\n", world.plane().plain_http, password(world));
     println!("What to try next:\n");
     println!("  export MUSTER_HOME={}", world.home().display());
     println!("  alias muster={muster}");

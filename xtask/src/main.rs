@@ -2,12 +2,14 @@
 
 mod build;
 mod cache;
+mod dashboard;
 mod demo;
 mod measure;
 mod setup;
 mod shell;
 mod sim;
 mod test;
+mod web;
 
 use std::process::ExitCode;
 
@@ -22,12 +24,18 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a control plane and an agent with real models, and say what to try
+    /// Start a control plane and three agents with real models, and say what to try
     Demo(demo::Options),
     /// Everything a change must pass
     Test(test::Options),
     /// Seeds of a simulated fleet: the real cores on virtual time, with faults
     Sim(sim::Options),
+    /// Build the dashboard's page into web/dist, from where the control plane's build takes it
+    Web(web::Options),
+    /// Test the dashboard in a browser, as `test` does
+    Dashboard,
+    /// Take the pictures of the dashboard that the README shows
+    Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
     Measure,
     /// Train the fixture models again and compare them with the committed ones
@@ -43,6 +51,9 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Web(options) => web::run(&options),
+        Command::Dashboard => dashboard::check(),
+        Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
     };

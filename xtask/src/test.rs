@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{build, demo, setup};
+use crate::{build, dashboard, demo, setup, web};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -41,8 +41,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 type Tier = fn() -> anyhow::Result<()>;
 
 /// Every tier selects the whole workspace, so that what it depends on is built once.
-const TIERS: [(&str, Tier); 7] = [
+const TIERS: [(&str, Tier); 9] = [
     ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
+    // Before anything that embeds it.
+    ("page", web::check),
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
         // Everything but the simulation, and the stories, which need the programs.
@@ -61,6 +63,7 @@ const TIERS: [(&str, Tier); 7] = [
         build::cargo(&stories, &[("MUSTER_PROGRAMS", folder)])
     }),
     ("demo", demo::check),
+    ("dashboard", dashboard::check),
 ];
 
 fn print_times(times: &[(&str, Duration)], began: Instant) {

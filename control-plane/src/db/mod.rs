@@ -14,6 +14,8 @@ pub mod desired;
 pub mod devices;
 pub mod documents;
 pub mod events;
+pub mod history;
+pub mod people;
 pub mod plans;
 pub mod rollouts;
 pub mod telemetry;

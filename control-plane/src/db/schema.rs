@@ -12,13 +12,13 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState), Box::new(Rollouts)]
+        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People)]
     }
 }
 
 impl MigratorTrait for Telemetry {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstTelemetry)]
+        vec![Box::new(FirstTelemetry), Box::new(History)]
     }
 }
 
@@ -217,6 +217,58 @@ impl MigrationTrait for Rollouts {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("rollouts cannot be taken out again".to_owned()))
+    }
+}
+
+struct People;
+
+impl MigrationName for People {
+    fn name(&self) -> &str {
+        "state_0003_people"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for People {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            table("passwords", ["user_name"], vec![text("user_name"), text("phc"), big_integer("changed_ms")]),
+            table("sessions", ["sha256"], vec![blob("sha256"), text("user_name"), big_integer("ends_ms")]),
+        ] {
+            manager.create_table(table).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("people cannot be taken out again".to_owned()))
+    }
+}
+
+struct History;
+
+impl MigrationName for History {
+    fn name(&self) -> &str {
+        "telemetry_0002_history"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for History {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // One device's batches of a time, without a look at all the others.
+        let index = Index::create()
+            .if_not_exists()
+            .name("batches_until")
+            .table("batches")
+            .col("device")
+            .col("until_ms")
+            .to_owned();
+        manager.create_index(index).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("an index does no harm".to_owned()))
     }
 }
 

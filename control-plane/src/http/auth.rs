@@ -1,5 +1,5 @@
-//! Who asks: a bearer token, looked up by its digest; the first run's code, which becomes the first
-//! token; and who may ask at all on a listener without TLS.
+//! Who asks: a bearer token, looked up by its digest, or a browser's session; the first run's code,
+//! which becomes the first token; and who may ask at all on a listener without TLS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiJson};
+use super::session;
 use crate::db::{self, DbError};
 use crate::now_ms;
 use crate::plane::Plane;
 
-/// The user that the one-time code makes.
-const ADMIN: &str = "admin";
+/// The user that the one-time code and the first password are for.
+pub(super) const ADMIN: &str = "admin";
 /// A token is far shorter.
 const TOKEN_BYTES_MAX: usize = 256;
 
@@ -81,7 +82,7 @@ pub async fn draw_admin_code(plane: &Plane, again: bool) -> Result<Option<String
 }
 
 /// Twenty letters and digits that are not mistaken for each other: 100 bits, in groups of five.
-fn new_code() -> Result<String, getrandom::Error> {
+pub(super) fn new_code() -> Result<String, getrandom::Error> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes)?;
@@ -96,23 +97,34 @@ fn code_digest(code: &str) -> Digest {
     Digest::of(code)
 }
 
-fn new_secret(prefix: &str) -> Result<String, ApiError> {
+pub(super) fn new_secret(prefix: &str) -> Result<String, ApiError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random bytes"))?;
     Ok(format!("{prefix}{}", hex::encode(bytes)))
 }
 
-/// Lets through who shows a token that is known.
+/// Lets through who shows a token or a session that is known.
 pub async fn require_token(State(plane): State<Arc<Plane>>, mut request: Request, next: Next) -> Response {
-    match user(&plane, request.headers()).await {
+    let by_token = request.headers().contains_key(header::AUTHORIZATION);
+    let user = match by_token {
+        true => user(&plane, request.headers()).await,
+        false => session::user(&plane, request.headers()).await,
+    };
+    match user {
         Ok(Some(user)) => {
+            // Nobody else's page can make a browser send a token; a cookie it sends by itself.
+            let refused = session::refuse_foreign(request.method(), request.headers(), host(&request));
+            if let (false, Err(error)) = (by_token, refused) {
+                return error.into_response();
+            }
             request.extensions_mut().insert(User(user));
             next.run(request).await
         }
         Ok(None) => {
-            let error = ApiError::new(StatusCode::UNAUTHORIZED, "this call needs a token that is known here")
-                .hint("run `muster login`, or send `Authorization: Bearer …`");
+            let error =
+                ApiError::new(StatusCode::UNAUTHORIZED, "this call needs a token or a session that is known here")
+                    .hint("run `muster login` and send `Authorization: Bearer …`, or log in to the dashboard");
             let mut response = error.into_response();
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
@@ -137,9 +149,7 @@ async fn user(plane: &Plane, headers: &HeaderMap) -> Result<Option<String>, DbEr
 /// On a loopback listener without TLS: refuses what a web page of someone else could have sent, by
 /// its own address (Origin) or by a name that was pointed at this machine (Host).
 pub async fn only_own_host(State(own): State<SocketAddr>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let (headers, host) = (request.headers(), host(&request));
     let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("?"));
     let own_origin = |origin: &str| origin.strip_prefix("http://").is_some_and(|host| is_own(host, own));
     if host.is_some_and(|host| is_own(host, own)) && origin.is_none_or(own_origin) {
@@ -148,6 +158,12 @@ pub async fn only_own_host(State(own): State<SocketAddr>, request: Request, next
     ApiError::new(StatusCode::MISDIRECTED_REQUEST, "this listener answers only to its own loopback address")
         .hint("use the address that the control plane printed")
         .into_response()
+}
+
+/// The `host:port` that the client asked.
+fn host(request: &Request) -> Option<&str> {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
 }
 
 /// Whether `host:port` is a loopback name and the listener's port.

@@ -6,19 +6,27 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use muster_shared::api::Problem;
+use muster_shared::api::dashboard::History;
 use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
 use muster_shared::id::Generation;
 use muster_shared::telemetry::HostSample;
 use muster_shared::{DeviceId, Digest, id};
+use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::{ApiError, ApiPath};
+use super::error::{ApiError, ApiPath, ApiQuery};
 use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
+use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
+
+/// A history's length, where nothing is said.
+const HISTORY_MINUTES: u64 = 60;
+/// The longest history: telemetry is not kept for longer.
+const HISTORY_MINUTES_MAX: u64 = 7 * 24 * 60;
 
 /// Calls that need a token.
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
@@ -26,6 +34,7 @@ pub fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(chunks))
+        .routes(routes!(history))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
         .routes(routes!(drain))
@@ -85,6 +94,30 @@ pub fn not_found(id: &DeviceId) -> ApiError {
     ApiError::not_found("device", id).hint("see `muster get devices`")
 }
 
+/// How much of a history to show.
+#[derive(Debug, Deserialize)]
+struct Span {
+    minutes: Option<u64>,
+}
+
+/// A device's telemetry of the last minutes, summed up into at most 300 points.
+#[utoipa::path(get, path = "/devices/{id}/history", tag = "devices",
+    params(("id" = String, Path), ("minutes" = Option<u64>, Query, description = "60, where nothing is said; at most 7 days")),
+    responses((status = 200, body = History), (status = 404, body = Problem)))]
+async fn history(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+    ApiQuery(span): ApiQuery<Span>,
+) -> Result<Json<History>, ApiError> {
+    if !db::devices::exists(plane.db.read(), &id).await? {
+        return Err(not_found(&id));
+    }
+    let minutes = span.minutes.unwrap_or(HISTORY_MINUTES).clamp(1, HISTORY_MINUTES_MAX);
+    let until_ms = now_ms();
+    let from_ms = until_ms.saturating_sub(minutes * 60_000);
+    Ok(Json(db::history::of(plane.telemetry.connection(), &id, (from_ms, until_ms)).await?))
+}
+
 /// What a device was sent of each chunk, since this plane started.
 #[utoipa::path(get, path = "/devices/{id}/chunks", tag = "devices", params(("id" = String, Path)),
     responses((status = 200, body = Vec<ChunkCount>)))]
@@ -93,15 +126,16 @@ async fn chunks(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>)
 }
 
 /// What is known of devices beside their own rows.
-struct Known {
+pub(super) struct Known {
     hosts: BTreeMap<DeviceId, HostSample>,
     models: BTreeMap<DeviceId, Vec<ModelView>>,
     desired: BTreeMap<DeviceId, (Generation, Digest)>,
-    facts: Facts,
+    /// What statuses follow from.
+    pub(super) facts: Facts,
 }
 
 impl Known {
-    async fn read(plane: &Plane) -> Result<Self, DbError> {
+    pub(super) async fn read(plane: &Plane) -> Result<Self, DbError> {
         Ok(Self {
             hosts: db::telemetry::hosts(plane.telemetry.connection()).await?,
             models: db::telemetry::models(plane.telemetry.connection()).await?,
@@ -110,7 +144,8 @@ impl Known {
         })
     }
 
-    fn view(&mut self, plane: &Plane, record: DeviceRecord) -> DeviceView {
+    /// One device as people see it; each is asked for once.
+    pub(super) fn view(&mut self, plane: &Plane, record: DeviceRecord) -> DeviceView {
         let live = plane.live.get(&record.id);
         let reported = record.reported;
         let mut labels: id::Labels = reported.as_ref().map(|it| it.facts.labels.clone()).unwrap_or_default();

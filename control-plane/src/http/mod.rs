@@ -1,7 +1,7 @@
 //! The HTTP API: one file for each resource, and what holds for all of them.
 //!
-//! `/api/v1/…` is the API, `/v1/models/…` the gateway, `/metrics` the counters. Everything but what is
-//! marked open needs a token; every body and every request has a bound.
+//! `/api/v1/…` is the API, `/v1/models/…` the gateway, `/metrics` the counters, `/` the dashboard.
+//! Everything but what is marked open needs a token or a session; every body and every request has a bound.
 
 pub mod error;
 
@@ -12,26 +12,29 @@ pub mod deployments;
 pub mod devices;
 pub mod enrol;
 pub mod events;
+pub mod feed;
 pub mod metrics;
 pub mod plan;
 mod predict;
 mod rollouts;
+pub mod session;
 pub mod trust;
+mod web;
 
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use muster_shared::limits::MANIFEST_BYTES_MAX;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -62,7 +65,7 @@ pub fn api(plane: Arc<Plane>, door: Door) -> Router {
     });
     let token = from_fn_with_state(plane.clone(), auth::require_token);
     let behind_token = predict::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
-    let router = router.merge(behind_token).route("/api/v1/openapi.json", openapi);
+    let router = router.merge(behind_token).merge(web::routes()).route("/api/v1/openapi.json", openapi);
     finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, door)
 }
 
@@ -95,13 +98,18 @@ fn documented() -> OpenApiRouter<Arc<Plane>> {
 }
 
 fn open_routes() -> OpenApiRouter<Arc<Plane>> {
-    OpenApiRouter::new().merge(trust::open_routes()).merge(auth::open_routes()).merge(enrol::open_routes())
+    OpenApiRouter::new()
+        .merge(trust::open_routes())
+        .merge(auth::open_routes())
+        .merge(session::open_routes())
+        .merge(enrol::open_routes())
 }
 
 fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
     OpenApiRouter::new()
         .merge(trust::routes())
         .merge(auth::routes())
+        .merge(session::routes())
         .merge(claims::routes())
         .merge(bundles::routes())
         .merge(deployments::routes())
@@ -109,6 +117,7 @@ fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(plan::routes())
         .merge(devices::routes())
         .merge(events::routes())
+        .merge(feed::routes())
 }
 
 fn described() -> OpenApiRouter<Arc<Plane>> {
@@ -119,12 +128,15 @@ fn described() -> OpenApiRouter<Arc<Plane>> {
     let mut document: OpenApi = OpenApiBuilder::new().info(info).build();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     document.components.get_or_insert_default().add_security_scheme("token", bearer);
-    document.security = Some(vec![SecurityRequirement::new::<_, [String; 0], String>("token", [])]);
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(session::COOKIE)));
+    document.components.get_or_insert_default().add_security_scheme("session", session);
+    let ways = ["token", "session"].map(|way| SecurityRequirement::new::<_, [String; 0], String>(way, []));
+    document.security = Some(ways.to_vec());
     OpenApiRouter::with_openapi(document)
 }
 
 fn finish(router: Router<Arc<Plane>>, plane: Arc<Plane>, door: Door) -> Router {
-    let mut router = router.with_state(plane);
+    let mut router = router.with_state(plane).layer(Extension(door));
     if let Door::Loopback(own) = door {
         router = router.layer(from_fn_with_state(own, auth::only_own_host));
     }

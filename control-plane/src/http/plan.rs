@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use muster_control_plane_core::decide::{Decision, State as Remembered, decide};
 use muster_control_plane_core::fleet::Presence;
-use muster_control_plane_core::liveness::{Freeze, Group};
+use muster_control_plane_core::liveness::{Freeze, Group, Liveness};
 use muster_control_plane_core::place::{free, obstacle};
 use muster_shared::api::Problem;
 use muster_shared::api::deployment::Deployment;
@@ -85,12 +85,17 @@ async fn planned(plane: &Plane, asked: Vec<Deployment>) -> Result<PlanView, ApiE
 fn view(before: &Remembered, decision: &Decision) -> PlanView {
     let waiting = decision.plan.waiting.iter();
     PlanView {
-        frozen: decision.state.liveness.freezes.iter().map(|(group, freeze)| freeze_view(group, freeze)).collect(),
+        frozen: freezes(&decision.state.liveness),
         changes: changes(before, decision),
         waiting: waiting
             .map(|(deployment, why)| WaitingView { deployment: deployment.clone(), why: why.to_string() })
             .collect(),
     }
+}
+
+/// Groups of devices that fell silent together.
+pub(super) fn freezes(liveness: &Liveness) -> Vec<FreezeView> {
+    liveness.freezes.iter().map(|(group, freeze)| freeze_view(group, freeze)).collect()
 }
 
 fn freeze_view(group: &Group, freeze: &Freeze) -> FreezeView {
@@ -169,7 +174,7 @@ async fn explain_deployment(
 }
 
 /// What is asked of all replicas together, and how many replicas that needs.
-fn demand(record: &DeploymentRecord, facts: &Facts) -> Option<Demand> {
+pub(super) fn demand(record: &DeploymentRecord, facts: &Facts) -> Option<Demand> {
     let figures = together(facts.sums.values().filter_map(|models| models.get(&record.name)))?;
     let granted = record.spec.resources.cpu;
     let needed = replicas_needed(figures.cores_demanded, granted.0);

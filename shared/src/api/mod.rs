@@ -5,6 +5,11 @@
 //! |---|---|---|
 //! | `GET /info` (open) | | [`Info`] |
 //! | `POST /login` (open) | [`Login`] | [`Token`] |
+//! | `POST /session` (open) | [`dashboard::Credentials`] | [`dashboard::SessionView`] and a cookie |
+//! | `GET /session` | | [`dashboard::SessionView`] |
+//! | `DELETE /session` | | nothing, and the cookie is gone |
+//! | `PUT /password` | [`dashboard::NewPassword`] | nothing |
+//! | `GET /feed` | | server-sent events: [`dashboard::FeedSnapshot`], then [`dashboard::FeedChange`]s |
 //! | `GET /whoami` | | [`WhoAmI`] |
 //! | `GET /trust/director` | | [`DirectorKey`] |
 //! | `GET /trust/roots` (open) | | list of [`crate::signing::Envelope`], by version |
@@ -26,15 +31,19 @@
 //! | `POST /devices/{id}/cordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
+//! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |
 //! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
 //! | `POST /plan` | [`plan::PlanRequest`] | [`plan::PlanView`]: what would change, without changing it |
 //! | `POST /plan/approve` | | [`plan::PlanView`]: silent devices are taken for lost, moves go on |
 //! | `GET /events?limit=N` | | list of [`fleet::EventView`], newest first |
 //!
-//! "Open" needs no token; every other call carries `Authorization: Bearer …`. An error is a
-//! [`Problem`] (RFC 9457) with the media type `application/problem+json`.
+//! "Open" needs no token; every other call carries `Authorization: Bearer …` or, from a browser, the
+//! session's cookie. With the cookie, a call that changes something needs the content type
+//! `application/json`, also where it has no body. An error is a [`Problem`] (RFC 9457) with the media
+//! type `application/problem+json`.
 
 pub mod catalog;
+pub mod dashboard;
 pub mod deployment;
 pub mod fleet;
 pub mod plan;

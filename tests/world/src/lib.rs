@@ -78,6 +78,9 @@ pub struct PlaneReady {
     pub plain_http: String,
     /// SHA-256 of the CA's certificate.
     pub ca_fingerprint: String,
+    /// The password of the dashboard's user admin, where it was drawn at this start.
+    #[serde(default)]
+    pub admin_password: Option<String>,
     admin_code: Option<String>,
 }
 

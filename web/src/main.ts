@@ -1,0 +1,9 @@
+import './style.css';
+// Themes apply as soon as they are read, before anything is shown.
+import './lib/theme.svelte';
+import { mount } from 'svelte';
+import App from './App.svelte';
+
+const target = document.getElementById('app');
+if (!target) throw new Error('index.html has no #app');
+mount(App, { target });
