@@ -19,6 +19,7 @@ pub mod driver;
 pub mod effects;
 
 pub mod engine;
+pub mod json;
 pub mod tensor;
 pub mod worker;
 

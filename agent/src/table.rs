@@ -1,0 +1,205 @@
+//! Which models answer on this device: every door looks a model up here and reaches the same worker.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use muster_shared::door::VersionChoice;
+use muster_shared::manifest::Port;
+use muster_shared::{DeploymentName, ModelName, Version};
+
+use crate::meter::Meter;
+use crate::tensor::Tensor;
+use crate::worker::parent::{PredictError, Prediction, WorkerHandle};
+
+/// The models of this device, by the name doors use.
+#[derive(Debug, Default)]
+pub struct Table {
+    models: RwLock<BTreeMap<DeploymentName, Versions>>,
+    /// What is counted of them.
+    pub meter: Arc<Meter>,
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    known: BTreeMap<Version, Known>,
+    labels: BTreeMap<String, Version>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    state: VersionState,
+    error: Option<String>,
+    served: Option<Arc<Served>>,
+}
+
+/// One version of a model that answers.
+#[derive(Debug)]
+pub struct Served {
+    /// Its slot.
+    pub deployment: DeploymentName,
+    /// The model.
+    pub model: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// What it takes.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
+    /// Its process.
+    pub worker: WorkerHandle,
+}
+
+/// Where a version is in its life; the names are TF Serving's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VersionState {
+    /// It is to be loaded.
+    #[default]
+    Start,
+    /// It is being loaded.
+    Loading,
+    /// It answers.
+    Available,
+    /// It ends what it has.
+    Unloading,
+    /// It is gone, or could not be loaded.
+    End,
+}
+
+/// What is known of one version.
+#[derive(Debug, Clone)]
+pub struct VersionEntry {
+    /// Which.
+    pub version: Version,
+    /// Where it is in its life.
+    pub state: VersionState,
+    /// Why it is where it is, if it should not be there.
+    pub error: Option<String>,
+    /// The labels that it carries, sorted.
+    pub labels: Vec<String>,
+    /// What to ask, where it answers.
+    pub served: Option<Arc<Served>>,
+}
+
+/// Why nobody answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotServed {
+    /// No version of this model answers, or none is known.
+    #[error("no version of the model answers")]
+    Model,
+    /// This version does not answer.
+    #[error("version {0} of the model does not answer")]
+    Version(Version),
+    /// No version carries this label.
+    #[error("no version of the model carries the label {0:?}")]
+    Label(String),
+}
+
+impl Table {
+    /// From now on `name` means this version and no other. Requests under way end on what they began
+    /// with.
+    pub fn route(&self, name: DeploymentName, served: Served) {
+        let known = Known { state: VersionState::Available, error: None, served: Some(Arc::new(served)) };
+        let version = known.served.as_ref().map(|served| served.version);
+        let known = version.map(|version| (version, known)).into_iter().collect();
+        self.write().insert(name, Versions { known, labels: BTreeMap::new() });
+    }
+
+    /// From now on nobody answers for this slot.
+    pub fn unroute(&self, deployment: &DeploymentName) {
+        let of_it = |known: &Known| known.served.as_ref().is_some_and(|served| &served.deployment == deployment);
+        self.write().retain(|_, versions| !versions.known.values().any(of_it));
+    }
+
+    /// From now on this version answers, beside the others of its name.
+    pub fn add(&self, name: &DeploymentName, served: Served) {
+        let version = served.version;
+        let known = Known { state: VersionState::Available, error: None, served: Some(Arc::new(served)) };
+        self.write().entry(name.clone()).or_default().known.insert(version, known);
+    }
+
+    /// This version does not answer, and why. Requests under way end on it.
+    pub fn set_state(&self, name: &DeploymentName, version: Version, state: VersionState, error: Option<String>) {
+        self.write().entry(name.clone()).or_default().known.insert(version, Known { state, error, served: None });
+    }
+
+    /// Nothing is known of this version any more.
+    pub fn forget(&self, name: &DeploymentName, version: Version) {
+        let mut models = self.write();
+        if let Some(versions) = models.get_mut(name) {
+            versions.known.remove(&version);
+            if versions.known.is_empty() {
+                models.remove(name);
+            }
+        }
+    }
+
+    /// From now on the label means this version.
+    pub fn set_labels(&self, name: &DeploymentName, labels: BTreeMap<String, Version>) {
+        self.write().entry(name.clone()).or_default().labels = labels;
+    }
+
+    /// Who answers to `name`. What can be no name is not served either.
+    pub fn find(&self, name: &str, choice: &VersionChoice) -> Result<Arc<Served>, NotServed> {
+        let models = self.read();
+        let versions = name.parse::<DeploymentName>().ok().and_then(|name| models.get(&name));
+        let Some(versions) = versions else { return Err(not_served(choice)) };
+        let served = |version: &Version| versions.known.get(version).and_then(|known| known.served.clone());
+        let found = match choice {
+            VersionChoice::Latest => versions.known.values().rev().find_map(|known| known.served.clone()),
+            VersionChoice::Version(version) => served(version),
+            VersionChoice::Label(label) => versions.labels.get(label).and_then(served),
+        };
+        found.ok_or_else(|| not_served(choice))
+    }
+
+    /// What is known of a model's versions, the newest first; none where the model is not known.
+    pub fn versions(&self, name: &str) -> Option<Vec<VersionEntry>> {
+        let name = name.parse::<DeploymentName>().ok()?;
+        self.read().get(&name).filter(|versions| !versions.known.is_empty()).map(entries)
+    }
+
+    /// Every model with its versions, the newest first.
+    pub fn models(&self) -> Vec<(DeploymentName, Vec<VersionEntry>)> {
+        self.read().iter().map(|(name, versions)| (name.clone(), entries(versions))).collect()
+    }
+
+    /// Runs the model once and counts it.
+    pub async fn predict(&self, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
+        let began = Instant::now();
+        let answer = served.worker.predict(inputs).await;
+        let cost = answer.as_ref().ok().map(|prediction| prediction.cpu_us);
+        self.meter.count(&served.deployment, &served.model, served.version, began.elapsed(), cost);
+        answer
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<DeploymentName, Versions>> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<DeploymentName, Versions>> {
+        self.models.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_served(choice: &VersionChoice) -> NotServed {
+    match choice {
+        VersionChoice::Latest => NotServed::Model,
+        VersionChoice::Version(version) => NotServed::Version(*version),
+        VersionChoice::Label(label) => NotServed::Label(label.clone()),
+    }
+}
+
+fn entries(versions: &Versions) -> Vec<VersionEntry> {
+    let labels_of = |version: Version| {
+        versions.labels.iter().filter(|(_, of)| **of == version).map(|(label, _)| label.clone()).collect()
+    };
+    let entry = |(version, known): (&Version, &Known)| VersionEntry {
+        version: *version,
+        state: known.state,
+        error: known.error.clone(),
+        labels: labels_of(*version),
+        served: known.served.clone(),
+    };
+    versions.known.iter().rev().map(entry).collect()
+}
