@@ -20,6 +20,7 @@ pub mod effects;
 
 pub mod engine;
 pub mod json;
+pub mod table;
 pub mod tensor;
 pub mod worker;
 

@@ -87,12 +87,7 @@ impl Tensor {
             return Err(BadTensor::Shape { name: port.name.clone(), found: shape, wanted });
         }
         if !elements(&shape).is_some_and(|count| is_sound(port.dtype, count, &data)) {
-            return Err(BadTensor::Bytes {
-                name: port.name.clone(),
-                found: data.len(),
-                shape,
-                dtype: port.dtype,
-            });
+            return Err(BadTensor::Bytes { name: port.name.clone(), found: data.len(), shape, dtype: port.dtype });
         }
         Ok(Self { name: port.name.clone(), dtype: port.dtype, shape, data })
     }
@@ -250,19 +245,32 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_said() {
         let floats = port(Dtype::F32, &[None, Some(2)]);
-        assert!(matches!(through(&floats, &json!([[1, 2], [3]])), Err(BadTensor::Json { reason: BadJson::Ragged, .. })));
+        assert!(matches!(
+            through(&floats, &json!([[1, 2], [3]])),
+            Err(BadTensor::Json { reason: BadJson::Ragged, .. })
+        ));
         assert!(matches!(through(&floats, &json!([[1, 2], 3])), Err(BadTensor::Json { reason: BadJson::Ragged, .. })));
         assert!(matches!(through(&floats, &json!([[1, [2]]])), Err(BadTensor::Json { reason: BadJson::Ragged, .. })));
         let error = through(&floats, &json!([[1, 2, 3]])).map_err(|error| error.to_string());
         assert_eq!(error, Err("input \"x\": shape [1, 3] does not fit [?, 2]".into()));
-        assert!(matches!(through(&floats, &json!([["a", 2]])), Err(BadTensor::Json { reason: BadJson::Element { .. }, .. })));
-        assert!(matches!(through(&port(Dtype::U8, &[None]), &json!([256])), Err(BadTensor::Json { reason: BadJson::Element { .. }, .. })));
+        assert!(matches!(
+            through(&floats, &json!([["a", 2]])),
+            Err(BadTensor::Json { reason: BadJson::Element { .. }, .. })
+        ));
+        assert!(matches!(
+            through(&port(Dtype::U8, &[None]), &json!([256])),
+            Err(BadTensor::Json { reason: BadJson::Element { .. }, .. })
+        ));
         assert!(matches!(through(&floats, &json!({"a": 1})), Err(BadTensor::Json { .. })));
     }
 
     #[test]
     fn numbers_that_json_lacks_are_written_as_tf_serving_does() {
-        let data = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
+        let data = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY]
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect::<Vec<u8>>()
+            .into();
         let mut out = vec![];
         Tensor { name: "y".into(), dtype: Dtype::F32, shape: vec![3], data }.write_json(&mut out);
         assert_eq!(out, b"[NaN,Infinity,-Infinity]");
