@@ -1,9 +1,11 @@
 //! Who may ask a model, and how. Every door looks a model up in the same [`crate::table::Table`] and
-//! reaches the same worker: [`tfs`] is TF Serving's REST API, [`health`] says how the agent fares.
+//! reaches the same worker: [`tfs`] is TF Serving's REST API, [`local_mqtt`] asks for what speaks MQTT
+//! beside this device, [`health`] says how the agent fares.
 //! [`http`] is a request and its answer, whoever brought it; [`server`] brings them over sockets.
 
 pub mod health;
 pub mod http;
+pub mod local_mqtt;
 pub mod server;
 pub mod tfs;
 
