@@ -1,9 +1,13 @@
 //! Who may ask a model, and how. Every door looks a model up in the same [`crate::table::Table`] and
-//! reaches the same worker: [`tfs`] is TF Serving's REST API, [`health`] says how the agent fares.
+//! reaches the same worker: [`tfs`] is TF Serving's REST API, [`oip`] the Open Inference Protocol, which
+//! [`grpc`] speaks, too; [`health`] says how the agent fares.
 //! [`http`] is a request and its answer, whoever brought it; [`server`] brings them over sockets.
 
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod oip;
 pub mod server;
 pub mod tfs;
 
@@ -12,6 +16,7 @@ use std::sync::Arc;
 use muster_shared::DeviceId;
 
 use self::http::{Answer, Ask};
+use self::oip::OipDoor;
 use crate::table::Table;
 
 /// All doors of an agent.
@@ -19,6 +24,8 @@ use crate::table::Table;
 pub struct Doors {
     /// Who answers.
     pub table: Arc<Table>,
+    /// The Open Inference Protocol.
+    pub oip: OipDoor,
     /// Which device this is, for the header `Muster-Device`.
     pub device: DeviceId,
 }
@@ -28,6 +35,9 @@ impl Doors {
     pub async fn answer(&self, ask: Ask<'_>) -> Answer {
         if let Some(answer) = health::answer(&self.table, ask) {
             return answer;
+        }
+        if oip::is_ours(ask.path) {
+            return oip::answer(&self.oip, ask).await;
         }
         tfs::answer(&self.table, ask).await
     }
