@@ -17,6 +17,7 @@ use muster_shared::DeviceId;
 
 use self::http::{Answer, Ask};
 use self::oip::OipDoor;
+use crate::serve::ControlHandle;
 use crate::table::Table;
 
 /// All doors of an agent.
@@ -28,6 +29,8 @@ pub struct Doors {
     pub oip: OipDoor,
     /// Which device this is, for the header `Muster-Device`.
     pub device: DeviceId,
+    /// Loads and unloads models, where there is no fleet that decides what is loaded.
+    pub control: Option<ControlHandle>,
 }
 
 impl Doors {

@@ -57,9 +57,9 @@ pub enum Parameter {
 /// Why a model was not loaded or unloaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RepositoryError {
-    /// Nobody but the agent itself may.
-    #[error("models are not loaded and unloaded through this door: what runs here is decided elsewhere")]
-    Closed,
+    /// Nobody may, and why.
+    #[error("{0}")]
+    Closed(String),
     /// There is no such model.
     #[error("there is no model {0:?}")]
     Unknown(String),
@@ -69,12 +69,22 @@ pub enum RepositoryError {
     /// It was tried, in vain.
     #[error("{0}")]
     Failed(String),
+    /// The server ends.
+    #[error("the server ends")]
+    Ending,
+}
+
+impl RepositoryError {
+    fn decided_elsewhere() -> Self {
+        Self::Closed("models are not loaded and unloaded here: the fleet decides what runs on this device".to_owned())
+    }
 }
 
 impl From<RepositoryError> for Refusal {
     fn from(error: RepositoryError) -> Self {
         let kind = match error {
-            RepositoryError::Closed => Kind::Forbidden,
+            RepositoryError::Closed(_) => Kind::Forbidden,
+            RepositoryError::Ending => Kind::Unavailable,
             RepositoryError::Unknown(_) => Kind::Unknown,
             // Triton answers so, too: most often the model's file is at fault.
             RepositoryError::Bad(_) | RepositoryError::Failed(_) => Kind::Bad,
@@ -93,11 +103,11 @@ impl Repository for Closed {
     }
 
     fn load<'a>(&'a self, _: &'a str, _: Parameters) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async { Err(RepositoryError::Closed) })
+        Box::pin(async { Err(RepositoryError::decided_elsewhere()) })
     }
 
     fn unload<'a>(&'a self, _: &'a str, _: Parameters) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async { Err(RepositoryError::Closed) })
+        Box::pin(async { Err(RepositoryError::decided_elsewhere()) })
     }
 }
 
@@ -208,8 +218,8 @@ mod tests {
     #[tokio::test]
     async fn a_closed_repository_refuses() {
         let closed = Closed(Arc::default());
-        assert_eq!(closed.load("m", Parameters::new()).await, Err(RepositoryError::Closed));
-        assert_eq!(closed.unload("m", Parameters::new()).await, Err(RepositoryError::Closed));
+        assert_eq!(closed.load("m", Parameters::new()).await, Err(RepositoryError::decided_elsewhere()));
+        assert_eq!(closed.unload("m", Parameters::new()).await, Err(RepositoryError::decided_elsewhere()));
         assert_eq!(index(&closed, false), []);
     }
 }
