@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::doors::http::{Answer, Ask, JSON_BYTES};
+use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
@@ -88,7 +89,12 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
     let door = listener.local_addr()?;
-    let doors = Arc::new(Doors { table: table.clone(), device: enrolment.device.clone(), control: None });
+    let doors = Arc::new(Doors {
+        table: table.clone(),
+        oip: OipDoor::closed(table.clone()),
+        device: enrolment.device.clone(),
+        control: None,
+    });
     let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
     let open = tokio::spawn(open);
 

@@ -235,6 +235,7 @@ impl Effects {
             inputs: worker.manifest.inputs.clone(),
             outputs: worker.manifest.outputs.clone(),
             worker: worker.handle.clone(),
+            counters: Default::default(),
         };
         info!(deployment = %spec.deployment, version = %spec.version, worker = id.0, "a version answers");
         self.table.route(spec.served_name().clone(), served);

@@ -128,7 +128,7 @@ pub fn push_element(json: &mut Jiter<'_>, peek: Peek, dtype: Dtype, data: &mut V
             }
         }
         Dtype::Bool if matches!(peek, Peek::True | Peek::False) => data.push(json.known_bool(peek)?.into()),
-        Dtype::String if peek == Peek::String => push_string(data, json.known_bytes()?),
+        Dtype::String if peek == Peek::String => push_string(data, json.known_str()?.as_bytes()),
         Dtype::U8 if peek.is_num() => integer!(u8),
         Dtype::U16 if peek.is_num() => integer!(u16),
         Dtype::U32 if peek.is_num() => integer!(u32),

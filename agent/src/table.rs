@@ -9,6 +9,8 @@ use muster_shared::manifest::Port;
 use muster_shared::{DeploymentName, ModelName, Version};
 
 use crate::meter::Meter;
+use crate::outside::now_ms;
+use crate::stats::Counters;
 use crate::tensor::Tensor;
 use crate::worker::parent::{PredictError, Prediction, WorkerHandle};
 
@@ -48,6 +50,22 @@ pub struct Served {
     pub outputs: Vec<Port>,
     /// Its process.
     pub worker: WorkerHandle,
+    /// What is counted of it.
+    pub counters: Counters,
+}
+
+impl Served {
+    /// Whether a first size that may be any is the number of rows in a request, as far as shapes tell.
+    pub fn takes_rows(&self) -> bool {
+        let has_rows = |port: &Port| port.shape.first() == Some(&None);
+        !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(has_rows)
+    }
+
+    /// How many rows a request has; 1 where that means nothing.
+    fn rows(&self, inputs: &[Tensor]) -> u64 {
+        let rows = inputs.first().and_then(|input| input.shape.first()).filter(|_| self.takes_rows());
+        rows.map_or(1, |rows| *rows as u64)
+    }
 }
 
 /// Where a version is in its life; the names are TF Serving's.
@@ -166,10 +184,12 @@ impl Table {
 
     /// Runs the model once and counts it.
     pub async fn predict(&self, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
-        let began = Instant::now();
+        let (began, rows) = (Instant::now(), served.rows(&inputs));
         let answer = served.worker.predict(inputs).await;
+        let took = began.elapsed();
         let cost = answer.as_ref().ok().map(|prediction| prediction.cpu_us);
-        self.meter.count(&served.deployment, &served.model, served.version, began.elapsed(), cost);
+        self.meter.count(&served.deployment, &served.model, served.version, took, cost);
+        served.counters.count(now_ms(), rows, took, &answer);
         answer
     }
 

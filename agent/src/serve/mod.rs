@@ -3,8 +3,10 @@
 
 pub mod args;
 pub mod folder;
+mod repository;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,16 @@ use muster_shared::{DeploymentName, DeviceId, ModelName, Version};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::args::{Config, Control, Place};
+use self::repository::OwnRepository;
+#[cfg(feature = "grpc")]
+use crate::doors::grpc;
+use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, server};
 use crate::identity;
 use crate::outside::{jitter, now_ms};
@@ -112,8 +119,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let table = Arc::new(Table::default());
     let (orders, incoming) = mpsc::channel(ORDERS_MAX);
     let control = ControlHandle { orders, allowed: config.control == Control::Explicit };
-    let doors = Arc::new(Doors { table: table.clone(), device: device()?, control: Some(control) });
+    let repository = OwnRepository::new(table.clone(), control.clone(), config.repository.clone());
+    let oip = OipDoor { table: table.clone(), repository: Arc::new(repository) };
+    let doors = Arc::new(Doors { table: table.clone(), oip, device: device()?, control: Some(control) });
     let options = server::Options { access_log: config.access_log };
+    let grpc = match config.grpc {
+        Some(address) => Some(open_grpc(address, &doors, stop.child_token()).await?),
+        None => None,
+    };
     let open = tokio::spawn(server::serve(listener, doors, options, stop.child_token()));
     // At most two events of each worker: bounded by the workers.
     let (inbox, events) = mpsc::unbounded_channel();
@@ -136,12 +149,45 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     info!(%door, "the doors are open");
     let ready = server.config.ready_file.clone().map(|path| {
         let address = format!("http://{door}");
-        (path, Ready { door: address, grpc: None, failed: BTreeMap::new() })
+        let grpc = grpc.as_ref().map(|(address, _)| address.to_string());
+        (path, Ready { door: address, grpc, failed: BTreeMap::new() })
     });
     server.pump(events, incoming, ready, stop).await?;
     let _ = open.await;
+    if let Some((_, open)) = grpc {
+        let _ = open.await;
+    }
     server.end().await;
     Ok(())
+}
+
+/// Opens the gRPC door; where it opened, and what ends when it is closed.
+#[cfg(feature = "grpc")]
+async fn open_grpc(
+    address: SocketAddr,
+    doors: &Doors,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot open the gRPC door on {address}; choose another address by --grpc"))?;
+    let (address, oip, device) = (listener.local_addr()?, doors.oip.clone(), doors.device.clone());
+    info!(%address, "the gRPC door is open");
+    let open = tokio::spawn(async move {
+        if let Err(error) = grpc::serve(listener, oip, &device, stop).await {
+            warn!(%error, "the gRPC door is closed");
+        }
+    });
+    Ok((address, open))
+}
+
+#[cfg(not(feature = "grpc"))]
+async fn open_grpc(
+    address: SocketAddr,
+    _: &Doors,
+    _: CancellationToken,
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+    anyhow::bail!("--grpc {address}: this build has no gRPC")
 }
 
 /// What this machine is called, as the header `Muster-Device` says it.
@@ -342,7 +388,8 @@ impl Server {
                 let Loaded { inputs, outputs, .. } = loaded;
                 let (deployment, handle) = (name.clone(), worker.handle.clone());
                 let (model, version) = key;
-                self.table.add(&name, Served { deployment, model, version, inputs, outputs, worker: handle });
+                let counters = Default::default();
+                self.table.add(&name, Served { deployment, model, version, inputs, outputs, worker: handle, counters });
             }
             Action::Unroute(key, reason) => {
                 warn!(model = %key.0, version = %key.1, reason, "a version does not answer");
