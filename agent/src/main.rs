@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
-use muster_agent::{driver, enrol, worker};
+use muster_agent::{driver, enrol, serve, worker};
 use muster_shared::DeviceId;
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::{LabelText, Labels};
@@ -57,7 +57,9 @@ enum Command {
         #[arg(long)]
         stop_with_stdin: bool,
     },
-    /// Hold one model (started by `run`, not by people)
+    /// Serve models without a fleet: a plain inference server
+    Serve(Box<serve::args::Serve>),
+    /// Hold one model (started by `run` and `serve`, not by people)
     #[command(hide = true)]
     Worker,
 }
@@ -99,6 +101,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), stop_with_stdin));
             driver::run(driver::Run { config, ready_file }, stop).await
+        }
+        Command::Serve(serve) => {
+            let stop = CancellationToken::new();
+            tokio::spawn(stop_on_signal(stop.clone(), serve.stop_with_stdin));
+            serve::run(serve.config()?, stop).await
         }
         Command::Worker => Ok(()),
     }

@@ -11,7 +11,7 @@ use muster_shared::chunk::ChunkIndex;
 use muster_shared::id::Generation;
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::VerifiedManifest;
-use muster_shared::message::{Call, Door, DoorRequest, Held, Reply, Request as Asked, TrustUpdate};
+use muster_shared::message::{self, Call, DoorRequest, Held, Reply, Request as Asked, TrustUpdate};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Leaf;
@@ -278,7 +278,7 @@ async fn a_lost_device_fails_its_requests_at_once_and_keeps_its_place() {
     let ask = gateway::Ask {
         deployment: "digits".parse().expect("a name"),
         version: None,
-        door: Door::TfServing,
+        door: message::Door::TfServing,
         post: true,
         rest: ":predict".to_owned(),
         json_bytes: None,

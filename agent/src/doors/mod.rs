@@ -12,6 +12,7 @@ use std::sync::Arc;
 use muster_shared::DeviceId;
 
 use self::http::{Answer, Ask};
+use crate::serve::ControlHandle;
 use crate::table::Table;
 
 /// All doors of an agent.
@@ -21,6 +22,8 @@ pub struct Doors {
     pub table: Arc<Table>,
     /// Which device this is, for the header `Muster-Device`.
     pub device: DeviceId,
+    /// Loads and unloads models, where there is no fleet that decides what is loaded.
+    pub control: Option<ControlHandle>,
 }
 
 impl Doors {
