@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use muster_shared::golden::Golden;
@@ -16,12 +16,16 @@ use muster_shared::reported::Measured;
 
 use super::golden;
 use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, read, write};
-use super::sandbox;
+use super::sandbox::{self, Accelerator, Confinement, Pace};
 use crate::engine::{self, Model};
 use crate::tensor::Tensor;
 
 /// Requests that may wait between the reading and the computing thread.
 const REQUESTS_WAITING_MAX: usize = 4;
+/// The reading thread's stack. What it reads is on the heap.
+const READING_STACK_BYTES: usize = 256 * 1024;
+/// What the reading thread takes in all: it starts after the memory was limited, and is not the model's.
+const READING_BYTES: u64 = READING_STACK_BYTES as u64 + 64 * 1024;
 /// Predictions whose median is the measured latency.
 const MEASURED_RUNS: usize = 11;
 
@@ -31,9 +35,17 @@ pub fn run() -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|info| {
         let _ = writeln!(io::stderr(), "worker: {info}");
     }));
+    let mut input = BufReader::new(io::stdin());
+    let load = match read::<ToWorker>(&mut input)? {
+        Some(ToWorker::Load(load)) => load,
+        Some(_) => anyhow::bail!("the first request must be to load"),
+        None => return Ok(()),
+    };
+    // Before there is another thread: Landlock takes this one and those that it starts.
+    sandbox::close(&confinement(&load)).context("cannot close the sandbox")?;
     let (sender, requests) = sync_channel(REQUESTS_WAITING_MAX);
-    std::thread::spawn(move || {
-        let mut input = BufReader::new(io::stdin());
+    let reading = std::thread::Builder::new().stack_size(READING_STACK_BYTES);
+    reading.spawn(move || {
         loop {
             let request = read::<ToWorker>(&mut input).ok().flatten();
             // The agent closed the stream, or is gone: nobody wants an answer any more.
@@ -41,27 +53,36 @@ pub fn run() -> anyhow::Result<()> {
                 std::process::exit(0);
             }
         }
-    });
-    work(&requests)
+    })?;
+    work(&load, &requests)
 }
 
-fn work(requests: &Receiver<ToWorker>) -> anyhow::Result<()> {
+fn confinement(load: &Load) -> Confinement {
+    Confinement {
+        memory_bytes: load.memory_bytes.saturating_add(READING_BYTES),
+        cpu_milli: Some(load.cpu_milli),
+        read_only: std::iter::once(&load.file).chain(&load.read_only).cloned().collect(),
+        accelerator: Accelerator::None,
+    }
+}
+
+fn work(load: &Load, requests: &Receiver<ToWorker>) -> anyhow::Result<()> {
     let mut out = io::stdout();
-    let Ok(ToWorker::Load(load)) = requests.recv() else { anyhow::bail!("the first request must be to load") };
-    sandbox::close(load.memory_bytes).context("cannot close the sandbox")?;
     let loaded = guarded(|| engine::load(&load.file, &load.inputs, &load.outputs).map_err(|error| error.to_string()));
     let model = match loaded {
         Ok(model) => model,
         Err(reason) => return Ok(write(&mut out, &FromWorker::CannotLoad(reason))?),
     };
     write(&mut out, &FromWorker::Loaded)?;
+    let began = Instant::now();
+    let mut pace = Pace::new(load.cpu_milli, began.elapsed());
     while let Ok(request) = requests.recv() {
         let answer = match request {
             ToWorker::Load(_) => anyhow::bail!("a model is loaded already"),
             ToWorker::Check { golden } => {
                 // A file that cannot be read proves nothing of the model: it ends this process.
                 let golden = golden.as_deref().map(read_golden).transpose()?;
-                match check(&*model, golden.as_deref(), &load) {
+                match check(&*model, golden.as_deref(), load) {
                     Ok(measured) => FromWorker::Checked(measured),
                     Err(reason) => FromWorker::WrongAnswers(reason),
                 }
@@ -73,6 +94,10 @@ fn work(requests: &Receiver<ToWorker>) -> anyhow::Result<()> {
             }
         };
         write(&mut out, &answer)?;
+        // Who asks waits for the next answer, not for this one.
+        if let FromWorker::Answer { cpu_us, .. } = answer {
+            std::thread::sleep(pace.used(began.elapsed(), Duration::from_micros(cpu_us)));
+        }
     }
     Ok(())
 }

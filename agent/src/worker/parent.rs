@@ -451,7 +451,7 @@ mod tests {
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
     fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
-        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1 };
+        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1, cpu_milli: 1, read_only: vec![] };
         start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, after, |_| {})
     }
 

@@ -46,6 +46,10 @@ pub struct Load {
     pub outputs: Vec<Port>,
     /// Bytes of memory it may take beyond what the empty worker has.
     pub memory_bytes: u64,
+    /// Thousandths of a core it may use in the long run.
+    pub cpu_milli: u32,
+    /// Files beside the model's that it may read: golden vectors, weights of their own.
+    pub read_only: Vec<PathBuf>,
 }
 
 /// From the worker.
