@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::cgroup::{Group, confine};
 use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, checked_length, frame, parse};
 use crate::tensor::Tensor;
 
@@ -24,7 +25,7 @@ use crate::tensor::Tensor;
 pub const REQUESTS_MAX: usize = 64;
 /// A worker that has not loaded or checked its model by then is ended.
 const LOAD_DEADLINE: Duration = Duration::from_secs(120);
-/// A worker that owes an answer for longer is taken for stuck and ended.
+/// A worker that owes an answer, and gave none, for longer is taken for stuck and ended.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a worker may take to finish what it has once it is to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -142,7 +143,12 @@ pub fn start(
         }
         let checking = matches!(purpose, Purpose::Check { .. });
         match spawn(&program) {
-            Ok(child) => Life::new(id, child, requests, checking).live(load, purpose, &tell).await,
+            Ok(child) => {
+                let process = child.id();
+                // It waits for what to load, so it has done nothing yet.
+                let group = process.and_then(|process| confine(id.0, process, load.memory_bytes, load.cpu_milli));
+                Life::new(id, child, group, requests, checking).live(load, purpose, &tell).await;
+            }
             Err(error) if checking => tell(WorkerEvent::Stopped(format!("cannot start a worker: {error}"))),
             Err(error) => tell(WorkerEvent::Died(Death::Killed, format!("cannot start a worker: {error}"))),
         }
@@ -167,11 +173,14 @@ fn spawn(program: &Path) -> std::io::Result<Child> {
 struct Life {
     id: WorkerId,
     child: Child,
+    group: Option<Group>,
     stdin: Option<ChildStdin>,
     messages: mpsc::Receiver<FromWorker>,
     last_line: oneshot::Receiver<Option<String>>,
     requests: mpsc::Receiver<Request>,
     waiting: BTreeMap<u64, Waiting>,
+    /// When the last answer came.
+    heard: Instant,
     next_id: u64,
     /// The check's outcome was told already, so its end is none.
     concluded: bool,
@@ -195,7 +204,13 @@ enum Next {
 }
 
 impl Life {
-    fn new(id: WorkerId, mut child: Child, requests: mpsc::Receiver<Request>, checking: bool) -> Self {
+    fn new(
+        id: WorkerId,
+        mut child: Child,
+        group: Option<Group>,
+        requests: mpsc::Receiver<Request>,
+        checking: bool,
+    ) -> Self {
         let (message_sender, messages) = mpsc::channel(REQUESTS_MAX);
         let (line_sender, last_line) = oneshot::channel();
         if let Some(stdout) = child.stdout.take() {
@@ -213,11 +228,13 @@ impl Life {
         Self {
             id,
             child,
+            group,
             stdin,
             messages,
             last_line,
             requests,
             waiting,
+            heard: Instant::now(),
             next_id,
             concluded,
             checking,
@@ -236,7 +253,8 @@ impl Life {
         let load_deadline = Instant::now() + LOAD_DEADLINE;
         let mut stuck = false;
         while sent && !(self.stopping && self.no_more && self.waiting.is_empty()) {
-            let oldest = self.waiting.values().map(|waiting| waiting.since + ANSWER_DEADLINE).min();
+            // A worker that rests between its answers because of its grant is not stuck.
+            let oldest = self.waiting.values().map(|waiting| waiting.since.max(self.heard) + ANSWER_DEADLINE).min();
             let deadline = if self.ready { oldest } else { Some(load_deadline) };
             let next = tokio::select! {
                 message = self.messages.recv() => Next::Message(message),
@@ -283,6 +301,7 @@ impl Life {
             }
             FromWorker::CannotLoad(reason) => self.conclude(WorkerEvent::Died(Death::Crashed, reason), tell),
             FromWorker::Answer { id, result, cpu_us } => {
+                self.heard = Instant::now();
                 if let Some(waiting) = self.waiting.remove(&id) {
                     let result = result.map(|outputs| Answer { outputs, cpu_us }).map_err(PredictError::Model);
                     // The asker may have left; the answer is of no use then.
@@ -352,7 +371,10 @@ impl Life {
         let (death, reason) = match (stuck, status) {
             (true, _) if !self.ready => (Death::Crashed, format!("did not load within {LOAD_DEADLINE:?}")),
             (true, _) => (Death::Crashed, format!("did not answer within {ANSWER_DEADLINE:?}")),
-            (false, Ok(status)) => cause(status, last_line, memory_bytes),
+            (false, Ok(status)) => {
+                let by_kernel = self.group.as_ref().is_some_and(Group::out_of_memory);
+                cause(status, last_line, memory_bytes, by_kernel)
+            }
             (false, Err(error)) => (Death::Killed, error.to_string()),
         };
         tell(match (self.checking, death) {
@@ -365,10 +387,11 @@ impl Life {
 }
 
 /// Whose doing an end was. A kill and a plain exit prove nothing of the model. The kernel's own kill for
-/// memory cannot be told from a person's: it proves nothing either.
-fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
+/// memory is known where the worker had a control group; else it cannot be told from a person's and proves
+/// nothing either.
+fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64, by_kernel: bool) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    if status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
+    if by_kernel || status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
@@ -428,9 +451,11 @@ mod tests {
         let (code, signal) = (|code: i32| code << 8, |signal: i32| signal);
         let memory = "the model needs more than the 64Mi of memory that it was granted";
         let check = |status, line: &str, death, reason: &str| {
-            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20);
+            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20, false);
             assert_eq!((found, said.as_str()), (death, reason), "{status} {line}");
         };
+        let by_kernel = cause(ExitStatus::from_raw(signal(9)), None, 64 << 20, true);
+        assert_eq!((by_kernel.0, by_kernel.1.as_str()), (Death::OutOfMemory, memory));
         check(signal(6), "memory allocation of 99 bytes failed", Death::OutOfMemory, memory);
         check(code(OUT_OF_MEMORY_CODE), "worker: panicked", Death::OutOfMemory, memory);
         check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
@@ -451,7 +476,14 @@ mod tests {
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
     fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
-        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1, cpu_milli: 1, read_only: vec![] };
+        let load = Load {
+            file: PathBuf::new(),
+            inputs: vec![],
+            outputs: vec![],
+            memory_bytes: 1,
+            cpu_milli: 1,
+            read_only: vec![],
+        };
         start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, after, |_| {})
     }
 
