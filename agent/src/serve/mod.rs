@@ -37,6 +37,8 @@ use crate::worker::protocol::{Load, Loaded};
 
 /// Orders that may wait for the loop.
 const ORDERS_MAX: usize = 64;
+/// Processor time for each model, where nothing is said.
+const ONE_CORE_MILLI: u32 = 1000;
 /// How long workers may take to end when the server does.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -417,7 +419,9 @@ impl Server {
             self.table.set_state(&name, key.1, VersionState::Loading, None);
         }
         let memory_bytes = self.config.memory_bytes.unwrap_or_else(three_quarters_of_memory);
-        let load = Load { file, ports: None, memory_bytes, together_max: parent::TOGETHER_MAX };
+        let cpu_milli = self.config.cpu_milli.unwrap_or(ONE_CORE_MILLI);
+        let load =
+            Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
         bounds.answer_deadline = deadline;

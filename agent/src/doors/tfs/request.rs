@@ -338,7 +338,9 @@ fn columns_by_name(ports: &[Port], json: &mut Jiter<'_>, text_bytes: usize) -> R
     while let Some(port) = key {
         let value = json.peek().map_err(as_text)?;
         match port {
-            Some(port) if tensors[port].is_none() => tensors[port] = Some(column(&ports[port], json, value, text_bytes)?),
+            Some(port) if tensors[port].is_none() => {
+                tensors[port] = Some(column(&ports[port], json, value, text_bytes)?)
+            }
             // What is no input of the model does not count, nor does an input's second time.
             _ => json::skip(json, value).map_err(as_text)?,
         }
