@@ -204,8 +204,12 @@ impl Effects {
             // At most two events for each worker; the loop outlives its workers.
             let _ = event_sender.send(event);
         });
+        let counted = self.table.metrics.of(spec.served_name(), spec.version);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
+                if matches!(event, WorkerEvent::Died(..)) {
+                    counted.ended();
+                }
                 let event = match event {
                     WorkerEvent::Ready(_) => SlotEvent::Started(id),
                     WorkerEvent::Checked(measured) => SlotEvent::CheckPassed(id, measured),
@@ -238,6 +242,7 @@ impl Effects {
             outputs: worker.manifest.outputs.clone(),
             worker: worker.handle.clone(),
             counters: Default::default(),
+            metrics: Default::default(),
         };
         info!(deployment = %spec.deployment, version = %spec.version, worker = id.0, "a version answers");
         self.table.route(spec.served_name().clone(), served);

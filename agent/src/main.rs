@@ -106,7 +106,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(serve) => {
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), serve.stop_with_stdin));
-            serve::run(serve.config()?, stop).await
+            let config = serve.config()?;
+            worker::prepare();
+            serve::run(config, stop).await
         }
         Command::Worker => Ok(()),
     }

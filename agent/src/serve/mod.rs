@@ -367,7 +367,12 @@ impl Server {
             // Nobody checks golden vectors here.
             WorkerEvent::Checked(_) => {}
             WorkerEvent::Bad(_, reason) | WorkerEvent::Stopped(reason) | WorkerEvent::Died(_, reason) => {
-                self.workers.remove(&worker);
+                let ended = self.workers.remove(&worker).filter(|ended| ended.loaded.is_some());
+                if let Some(Worker { key: (model, version), .. }) = ended
+                    && let Ok(name) = deployment(&model)
+                {
+                    self.table.metrics.of(&name, version).ended();
+                }
                 self.step(Event::Ended(worker, reason));
             }
         }
@@ -390,8 +395,11 @@ impl Server {
                 let Loaded { inputs, outputs, .. } = loaded;
                 let (deployment, handle) = (name.clone(), worker.handle.clone());
                 let (model, version) = key;
-                let counters = Default::default();
-                self.table.add(&name, Served { deployment, model, version, inputs, outputs, worker: handle, counters });
+                let (counters, metrics) = Default::default();
+                self.table.add(
+                    &name,
+                    Served { deployment, model, version, inputs, outputs, worker: handle, counters, metrics },
+                );
             }
             Action::Unroute(key, reason) => {
                 warn!(model = %key.0, version = %key.1, reason, "a version does not answer");

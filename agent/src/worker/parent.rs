@@ -107,6 +107,7 @@ pub fn start(
         match spawn(&program) {
             Ok(child) => {
                 let process = child.id();
+                queue.runs_in(process);
                 // It waits for what to load, so it has done nothing yet.
                 let group = process.and_then(|process| confine(id.0, process, load.memory_bytes, load.cpu_milli));
                 // Its streams are pipes: `spawn` says so.
@@ -374,6 +375,7 @@ impl Life {
                 self.child.wait().await
             }
         };
+        self.queue.runs_in(None);
         let last_line = self.last_line.await.ok().flatten();
         let (death, reason) = match (stuck, status) {
             (true, _) if !self.ready => (Death::Crashed, format!("did not load within {LOAD_DEADLINE:?}")),
