@@ -113,6 +113,9 @@ pub enum NotServed {
     /// This version does not answer.
     #[error("version {0} of the model does not answer")]
     Version(Version),
+    /// It is being loaded, or started again after its process ended.
+    #[error("the model is being started; try again")]
+    Starting,
     /// No version carries this label.
     #[error("no version of the model carries the label {0:?}")]
     Label(String),
@@ -179,7 +182,15 @@ impl Table {
             VersionChoice::Version(version) => served(version),
             VersionChoice::Label(label) => versions.labels.get(label).and_then(served),
         };
-        found.ok_or_else(|| not_served(choice))
+        let starting = |version: &Version| {
+            versions.known.get(version).is_some_and(|known| known.state == VersionState::Loading)
+        };
+        let starts = match choice {
+            VersionChoice::Latest => versions.known.keys().any(starting),
+            VersionChoice::Version(version) => starting(version),
+            VersionChoice::Label(label) => versions.labels.get(label).is_some_and(starting),
+        };
+        found.ok_or_else(|| if starts { NotServed::Starting } else { not_served(choice) })
     }
 
     /// What is known of a model's versions, the newest first; none where the model is not known.

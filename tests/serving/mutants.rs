@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_tests::mutate::{Rng, mutate};
+use muster_tests::mutate::{Rng, mutate, mutate_model};
 use muster_tests::serving::{COLUMNS, Client, is_times, request, row, times};
 use muster_tests::{programs, tenth_or_whole};
 use muster_world::{Server, fixtures, resident_bytes};
@@ -51,7 +51,7 @@ fn broken_models_harm_nobody_but_themselves() -> Result<()> {
     let (mut rng, mut client) = (Rng::new(SEED), Client::new(server.door()));
     let (mut outcomes, mut before): (BTreeMap<String, usize>, u64) = (BTreeMap::new(), 0);
     for number in 0..models {
-        let file = mutate(rng.pick(&whole).as_slice(), &mut rng);
+        let file = mutate_model(rng.pick(&whole).as_slice(), &mut rng);
         let outcome = try_model(&mut client, &server.folder().join("models/broken/1"), &file)
             .with_context(|| format!("mutant {number} of seed {SEED}"))?;
         *outcomes.entry(outcome).or_default() += 1;

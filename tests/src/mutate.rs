@@ -40,15 +40,50 @@ pub fn mutate(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
     out
 }
 
+/// Operators of the same length, so that no length in a file changes with the name.
+const OPERATORS: [&[&[u8]]; 3] =
+    [&[b"Add", b"Sub", b"Mul", b"Div", b"Max", b"Min", b"Pow"], &[b"Relu", b"Tanh", b"Sqrt", b"Sign"], &[b"Softmax", b"Sigmoid"]];
+
+/// A model file with changes that leave most of it readable: bytes in place, operators of the same kind
+/// for each other; or with changes of any kind.
+pub fn mutate_model(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    match rng.range(0, 10) {
+        0..=5 => {
+            for _ in 0..rng.range(1, 4) {
+                let at = rng.range(0, out.len() as u64) as usize;
+                out[at] = rng.draw() as u8;
+            }
+        }
+        6 | 7 => {
+            let kinds = OPERATORS.iter().flat_map(|kind| kind.iter().map(move |name| (*kind, *name)));
+            let found: Vec<(&[&[u8]], usize)> = kinds
+                .flat_map(|(kind, name)| {
+                    let starts = (0..out.len().saturating_sub(name.len())).filter(|at| out[*at..].starts_with(name));
+                    starts.map(|at| (kind, at)).collect::<Vec<_>>()
+                })
+                .collect();
+            if !found.is_empty() {
+                let (kind, at) = *rng.pick(&found);
+                let name: &&[u8] = rng.pick(kind);
+                out[at..at + name.len()].copy_from_slice(name);
+            }
+        }
+        _ => return mutate(bytes, rng),
+    }
+    out
+}
+
 fn change(out: &mut Vec<u8>, rng: &mut Rng) {
     if out.is_empty() {
-        return out.extend_from_slice(rng.pick(&TOKENS));
+        let token: &&[u8] = rng.pick(&TOKENS);
+        return out.extend_from_slice(token);
     }
     let at = rng.range(0, out.len() as u64) as usize;
     let length = rng.range(1, 17).min((out.len() - at) as u64) as usize;
     match rng.range(0, 10) {
         0..=2 => out[at] ^= 1 << rng.range(0, 8),
-        3 | 4 => out[at] = rng.next() as u8,
+        3 | 4 => out[at] = rng.draw() as u8,
         5 => drop(out.drain(at..at + length)),
         6 => {
             let piece = out[at..at + length].to_vec();
