@@ -250,8 +250,7 @@ mod tests {
             labels: vec![],
             served: None,
         };
-        let body =
-            status(&[entry(2, VersionState::End, Some("no room")), entry(1, VersionState::Available, None)]);
+        let body = status(&[entry(2, VersionState::End, Some("no room")), entry(1, VersionState::Available, None)]);
         let expected = r#"{
  "model_version_status": [
   {

@@ -89,13 +89,15 @@ fn read_once(ports: &[Port], body: &[u8]) -> Result<(Form, Vec<Tensor>), AskAgai
     read.ok_or(AskAgain)
 }
 
+const NO_INPUTS: &str = "Failed to get input map for signature: DEFAULT";
+
 fn read_in_order(ports: &[Port], body: &[u8]) -> Result<(Form, Vec<Tensor>), String> {
     let body = Body::read(body)?;
     if let Some(name) = body.signature()? {
         check_signature(&name)?;
     }
     if ports.is_empty() {
-        return Err("Failed to get input map for signature: DEFAULT".into());
+        return Err(NO_INPUTS.into());
     }
     let both = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ";
     match (body.member("instances"), body.member("inputs")) {
@@ -261,8 +263,8 @@ fn rows(ports: &[Port], json: &mut Jiter<'_>, first: Peek, text_bytes: usize) ->
             (true, false) => return Err(format!("Expecting object but got list at item {at} of input list")),
             (false, true) => return Err(format!("Expecting value/list but got object at item {at} of input list")),
             (false, false) => {
-                let pushed = columns[0].push(json, row);
-                pushed.map_err(|error| {
+                let Some(column) = columns.first_mut() else { return Err(NO_INPUTS.into()) };
+                column.push(json, row).map_err(|error| {
                     format!("Failed to process element: {at} of 'instances' list. Error: INVALID_ARGUMENT: {error}")
                 })?;
             }
@@ -338,7 +340,9 @@ fn columns_by_name(ports: &[Port], json: &mut Jiter<'_>, text_bytes: usize) -> R
     while let Some(port) = key {
         let value = json.peek().map_err(as_text)?;
         match port {
-            Some(port) if tensors[port].is_none() => tensors[port] = Some(column(&ports[port], json, value, text_bytes)?),
+            Some(port) if tensors[port].is_none() => {
+                tensors[port] = Some(column(&ports[port], json, value, text_bytes)?)
+            }
             // What is no input of the model does not count, nor does an input's second time.
             _ => json::skip(json, value).map_err(as_text)?,
         }
