@@ -28,7 +28,8 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::doors::http::{Answer, Ask, JSON_BYTES};
-use crate::doors::{Doors, server};
+use crate::doors::oip::OipDoor;
+use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
 use crate::facts::Machine;
@@ -88,9 +89,18 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
     let door = listener.local_addr()?;
-    let doors = Arc::new(Doors { table: table.clone(), device: enrolment.device.clone(), control: None });
+    let doors = Arc::new(Doors {
+        table: table.clone(),
+        oip: OipDoor::closed(table.clone()),
+        device: enrolment.device.clone(),
+        control: None,
+    });
     let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
     let open = tokio::spawn(open);
+
+    if let Some(settings) = config.local_mqtt.clone() {
+        tokio::spawn(local_mqtt::serve(settings, doors.clone(), stop.child_token()));
+    }
 
     let store = open_store(&config.data, inbox.clone())?;
     let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);

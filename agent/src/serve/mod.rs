@@ -3,8 +3,10 @@
 
 pub mod args;
 pub mod folder;
+mod repository;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,16 @@ use muster_shared::{DeploymentName, DeviceId, ModelName, Version};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::args::{Config, Control, Place};
+use self::repository::OwnRepository;
+#[cfg(feature = "grpc")]
+use crate::doors::grpc;
+use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, server};
 use crate::identity;
 use crate::outside::{jitter, now_ms};
@@ -30,6 +37,8 @@ use crate::worker::protocol::{Load, Loaded};
 
 /// Orders that may wait for the loop.
 const ORDERS_MAX: usize = 64;
+/// Processor time for each model, where nothing is said.
+const ONE_CORE_MILLI: u32 = 1000;
 /// How long workers may take to end when the server does.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -112,8 +121,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let table = Arc::new(Table::default());
     let (orders, incoming) = mpsc::channel(ORDERS_MAX);
     let control = ControlHandle { orders, allowed: config.control == Control::Explicit };
-    let doors = Arc::new(Doors { table: table.clone(), device: device()?, control: Some(control) });
+    let repository = OwnRepository::new(table.clone(), control.clone(), config.repository.clone());
+    let oip = OipDoor { table: table.clone(), repository: Arc::new(repository) };
+    let doors = Arc::new(Doors { table: table.clone(), oip, device: device()?, control: Some(control) });
     let options = server::Options { access_log: config.access_log };
+    let grpc = match config.grpc {
+        Some(address) => Some(open_grpc(address, &doors, stop.child_token()).await?),
+        None => None,
+    };
     let open = tokio::spawn(server::serve(listener, doors, options, stop.child_token()));
     // At most two events of each worker: bounded by the workers.
     let (inbox, events) = mpsc::unbounded_channel();
@@ -136,12 +151,45 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     info!(%door, "the doors are open");
     let ready = server.config.ready_file.clone().map(|path| {
         let address = format!("http://{door}");
-        (path, Ready { door: address, grpc: None, failed: BTreeMap::new() })
+        let grpc = grpc.as_ref().map(|(address, _)| address.to_string());
+        (path, Ready { door: address, grpc, failed: BTreeMap::new() })
     });
     server.pump(events, incoming, ready, stop).await?;
     let _ = open.await;
+    if let Some((_, open)) = grpc {
+        let _ = open.await;
+    }
     server.end().await;
     Ok(())
+}
+
+/// Opens the gRPC door; where it opened, and what ends when it is closed.
+#[cfg(feature = "grpc")]
+async fn open_grpc(
+    address: SocketAddr,
+    doors: &Doors,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot open the gRPC door on {address}; choose another address by --grpc"))?;
+    let (address, oip, device) = (listener.local_addr()?, doors.oip.clone(), doors.device.clone());
+    info!(%address, "the gRPC door is open");
+    let open = tokio::spawn(async move {
+        if let Err(error) = grpc::serve(listener, oip, &device, stop).await {
+            warn!(%error, "the gRPC door is closed");
+        }
+    });
+    Ok((address, open))
+}
+
+#[cfg(not(feature = "grpc"))]
+async fn open_grpc(
+    address: SocketAddr,
+    _: &Doors,
+    _: CancellationToken,
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+    anyhow::bail!("--grpc {address}: this build has no gRPC")
 }
 
 /// What this machine is called, as the header `Muster-Device` says it.
@@ -319,7 +367,12 @@ impl Server {
             // Nobody checks golden vectors here.
             WorkerEvent::Checked(_) => {}
             WorkerEvent::Bad(_, reason) | WorkerEvent::Stopped(reason) | WorkerEvent::Died(_, reason) => {
-                self.workers.remove(&worker);
+                let ended = self.workers.remove(&worker).filter(|ended| ended.loaded.is_some());
+                if let Some(Worker { key: (model, version), .. }) = ended
+                    && let Ok(name) = deployment(&model)
+                {
+                    self.table.metrics.of(&name, version).ended();
+                }
                 self.step(Event::Ended(worker, reason));
             }
         }
@@ -342,7 +395,11 @@ impl Server {
                 let Loaded { inputs, outputs, .. } = loaded;
                 let (deployment, handle) = (name.clone(), worker.handle.clone());
                 let (model, version) = key;
-                self.table.add(&name, Served { deployment, model, version, inputs, outputs, worker: handle });
+                let (counters, metrics) = Default::default();
+                self.table.add(
+                    &name,
+                    Served { deployment, model, version, inputs, outputs, worker: handle, counters, metrics },
+                );
             }
             Action::Unroute(key, reason) => {
                 warn!(model = %key.0, version = %key.1, reason, "a version does not answer");
@@ -370,7 +427,9 @@ impl Server {
             self.table.set_state(&name, key.1, VersionState::Loading, None);
         }
         let memory_bytes = self.config.memory_bytes.unwrap_or_else(three_quarters_of_memory);
-        let load = Load { file, ports: None, memory_bytes, together_max: parent::TOGETHER_MAX };
+        let cpu_milli = self.config.cpu_milli.unwrap_or(ONE_CORE_MILLI);
+        let load =
+            Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
         bounds.answer_deadline = deadline;

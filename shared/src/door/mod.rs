@@ -1,6 +1,7 @@
 //! What the doors have in common wherever they stand, on a device or at the gateway: how a caller
 //! names a model.
 
+pub mod oip;
 pub mod tfs;
 
 use crate::id::Version;

@@ -136,7 +136,7 @@ fn check_signature(name: &str) -> Result<(), String> {
 #[derive(Debug)]
 pub struct Body<'a> {
     text: Cow<'a, [u8]>,
-    members: Vec<(String, Range<usize>)>,
+    members: Members,
 }
 
 impl<'a> Body<'a> {
@@ -174,8 +174,11 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The members of the object, each with the place of its value; none where the text is something else.
-fn members(text: &[u8]) -> Result<Option<Vec<(String, Range<usize>)>>, BadJson> {
+/// The members of an object, each with the place of its value.
+type Members = Vec<(String, Range<usize>)>;
+
+/// None where the text is something else than an object.
+fn members(text: &[u8]) -> Result<Option<Members>, BadJson> {
     let mut json = json::reader(text);
     let Ok(first) = json.peek() else {
         return Err(BadJson::Syntax { what: "The document is empty.", offset: text.len() });

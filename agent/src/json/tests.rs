@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::words::FOUND_BYTES_MAX;
 use super::*;
 
 #[test]
