@@ -50,6 +50,8 @@ fn serve(table: &Table, number: u64) {
         inputs: ports("x:f32[?]"),
         outputs: ports("y:f32[?]"),
         worker,
+        counters: Default::default(),
+        metrics: Default::default(),
     };
     table.add(&name.parse().expect("a name"), served);
 }
