@@ -42,6 +42,7 @@ fn add_echo(door: &OipDoor, name: &str, number: u64, ports: &[Port]) {
             outputs: ports.to_vec(),
             worker,
             counters: Default::default(),
+            metrics: Default::default(),
         },
     );
 }
