@@ -89,13 +89,15 @@ fn read_once(ports: &[Port], body: &[u8]) -> Result<(Form, Vec<Tensor>), AskAgai
     read.ok_or(AskAgain)
 }
 
+const NO_INPUTS: &str = "Failed to get input map for signature: DEFAULT";
+
 fn read_in_order(ports: &[Port], body: &[u8]) -> Result<(Form, Vec<Tensor>), String> {
     let body = Body::read(body)?;
     if let Some(name) = body.signature()? {
         check_signature(&name)?;
     }
     if ports.is_empty() {
-        return Err("Failed to get input map for signature: DEFAULT".into());
+        return Err(NO_INPUTS.into());
     }
     let both = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ";
     match (body.member("instances"), body.member("inputs")) {
@@ -134,7 +136,7 @@ fn check_signature(name: &str) -> Result<(), String> {
 #[derive(Debug)]
 pub struct Body<'a> {
     text: Cow<'a, [u8]>,
-    members: Vec<(String, Range<usize>)>,
+    members: Members,
 }
 
 impl<'a> Body<'a> {
@@ -172,8 +174,11 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The members of the object, each with the place of its value; none where the text is something else.
-fn members(text: &[u8]) -> Result<Option<Vec<(String, Range<usize>)>>, BadJson> {
+/// The members of an object, each with the place of its value.
+type Members = Vec<(String, Range<usize>)>;
+
+/// None where the text is something else than an object.
+fn members(text: &[u8]) -> Result<Option<Members>, BadJson> {
     let mut json = json::reader(text);
     let Ok(first) = json.peek() else {
         return Err(BadJson::Syntax { what: "The document is empty.", offset: text.len() });
@@ -261,8 +266,8 @@ fn rows(ports: &[Port], json: &mut Jiter<'_>, first: Peek, text_bytes: usize) ->
             (true, false) => return Err(format!("Expecting object but got list at item {at} of input list")),
             (false, true) => return Err(format!("Expecting value/list but got object at item {at} of input list")),
             (false, false) => {
-                let pushed = columns[0].push(json, row);
-                pushed.map_err(|error| {
+                let Some(column) = columns.first_mut() else { return Err(NO_INPUTS.into()) };
+                column.push(json, row).map_err(|error| {
                     format!("Failed to process element: {at} of 'instances' list. Error: INVALID_ARGUMENT: {error}")
                 })?;
             }
