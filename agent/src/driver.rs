@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::doors::http::{Answer, Ask, JSON_BYTES};
 use crate::doors::oip::OipDoor;
-use crate::doors::{Doors, server};
+use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
 use crate::facts::Machine;
@@ -97,6 +97,10 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     });
     let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
     let open = tokio::spawn(open);
+
+    if let Some(settings) = config.local_mqtt.clone() {
+        tokio::spawn(local_mqtt::serve(settings, doors.clone(), stop.child_token()));
+    }
 
     let store = open_store(&config.data, inbox.clone())?;
     let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);

@@ -186,14 +186,16 @@ impl Effects {
         };
         // `manifest_of` saw that the variant is there.
         let Some(variant) = manifest.variant(&spec.variant) else { return };
+        let golden = manifest.golden.as_ref().map(|golden| self.store.path(golden.sha256));
         let load = Load {
             file: self.store.path(variant.file.sha256),
             ports: Some((manifest.inputs.clone(), manifest.outputs.clone())),
             memory_bytes: spec.resources.memory_bytes,
             together_max: parent::TOGETHER_MAX,
+            cpu_milli: spec.resources.cpu_milli,
+            read_only: golden.iter().filter(|_| check).cloned().collect(),
         };
         let bounds = self.bounds.entry(deployment.clone()).or_default().clone();
-        let golden = manifest.golden.as_ref().map(|golden| self.store.path(golden.sha256));
         let purpose = if check { Purpose::Check { golden } } else { Purpose::Serve };
         let (event_sender, mut events) = mpsc::unbounded_channel();
         // What the slot's ended workers took must be free: a device may have no room for one more.
@@ -202,8 +204,12 @@ impl Effects {
             // At most two events for each worker; the loop outlives its workers.
             let _ = event_sender.send(event);
         });
+        let counted = self.table.metrics.of(spec.served_name(), spec.version);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
+                if matches!(event, WorkerEvent::Died(..)) {
+                    counted.ended();
+                }
                 let event = match event {
                     WorkerEvent::Ready(_) => SlotEvent::Started(id),
                     WorkerEvent::Checked(measured) => SlotEvent::CheckPassed(id, measured),
@@ -236,6 +242,7 @@ impl Effects {
             outputs: worker.manifest.outputs.clone(),
             worker: worker.handle.clone(),
             counters: Default::default(),
+            metrics: Default::default(),
         };
         info!(deployment = %spec.deployment, version = %spec.version, worker = id.0, "a version answers");
         self.table.route(spec.served_name().clone(), served);

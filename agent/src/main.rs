@@ -98,6 +98,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(listen.ip().is_loopback(), "--listen {listen}: the door stays on a loopback address");
                 config.listen = listen;
             }
+            worker::prepare();
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), stop_with_stdin));
             driver::run(driver::Run { config, ready_file }, stop).await
@@ -105,7 +106,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(serve) => {
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), serve.stop_with_stdin));
-            serve::run(serve.config()?, stop).await
+            let config = serve.config()?;
+            worker::prepare();
+            serve::run(config, stop).await
         }
         Command::Worker => Ok(()),
     }

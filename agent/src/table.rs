@@ -1,7 +1,7 @@
 //! Which models answer on this device: every door looks a model up here and reaches the same worker.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use muster_shared::door::VersionChoice;
@@ -9,6 +9,7 @@ use muster_shared::manifest::Port;
 use muster_shared::{DeploymentName, ModelName, Version};
 
 use crate::meter::Meter;
+use crate::metrics::{Metrics, OfVersion};
 use crate::outside::now_ms;
 use crate::stats::Counters;
 use crate::tensor::Tensor;
@@ -18,8 +19,10 @@ use crate::worker::parent::{PredictError, Prediction, WorkerHandle};
 #[derive(Debug, Default)]
 pub struct Table {
     models: RwLock<BTreeMap<DeploymentName, Versions>>,
-    /// What is counted of them.
+    /// What telemetry tells of them.
     pub meter: Arc<Meter>,
+    /// What `/metrics` tells of them.
+    pub metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,8 @@ pub struct Served {
     pub worker: WorkerHandle,
     /// What is counted of it.
     pub counters: Counters,
+    /// What `/metrics` tells of it, once it is in the table.
+    pub metrics: OnceLock<Arc<OfVersion>>,
 }
 
 impl Served {
@@ -117,20 +122,24 @@ impl Table {
     /// From now on `name` means this version and no other. Requests under way end on what they began
     /// with.
     pub fn route(&self, name: DeploymentName, served: Served) {
+        self.count(&name, &served);
         let known = Known { state: VersionState::Available, error: None, served: Some(Arc::new(served)) };
         let version = known.served.as_ref().map(|served| served.version);
         let known = version.map(|version| (version, known)).into_iter().collect();
         self.write().insert(name, Versions { known, labels: BTreeMap::new() });
+        self.prune_metrics();
     }
 
     /// From now on nobody answers for this slot.
     pub fn unroute(&self, deployment: &DeploymentName) {
         let of_it = |known: &Known| known.served.as_ref().is_some_and(|served| &served.deployment == deployment);
         self.write().retain(|_, versions| !versions.known.values().any(of_it));
+        self.prune_metrics();
     }
 
     /// From now on this version answers, beside the others of its name.
     pub fn add(&self, name: &DeploymentName, served: Served) {
+        self.count(name, &served);
         let version = served.version;
         let known = Known { state: VersionState::Available, error: None, served: Some(Arc::new(served)) };
         self.write().entry(name.clone()).or_default().known.insert(version, known);
@@ -150,6 +159,8 @@ impl Table {
                 models.remove(name);
             }
         }
+        drop(models);
+        self.prune_metrics();
     }
 
     /// From now on the label means this version.
@@ -190,7 +201,20 @@ impl Table {
         let cost = answer.as_ref().ok().map(|prediction| prediction.cpu_us);
         self.meter.count(&served.deployment, &served.model, served.version, took, cost);
         served.counters.count(now_ms(), rows, took, &answer);
+        if let Some(metrics) = served.metrics.get() {
+            metrics.count(took, &answer);
+        }
         answer
+    }
+
+    fn count(&self, name: &DeploymentName, served: &Served) {
+        let metrics = served.metrics.get_or_init(|| self.metrics.of(name, served.version));
+        metrics.runs_in(served.worker.process());
+    }
+
+    fn prune_metrics(&self) {
+        let models = self.read();
+        self.metrics.retain(|name, version| models.get(name).is_some_and(|of| of.known.contains_key(&version)));
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<DeploymentName, Versions>> {

@@ -247,10 +247,16 @@ mod tests {
         let floats = port(Dtype::F32, &[None, Some(2)]);
         assert!(matches!(
             through(&floats, &json!([[1, 2], [3]])),
-            Err(BadTensor::Json { reason: BadJson::Ragged, .. })
+            Err(BadTensor::Json { reason: BadJson::Ragged(_), .. })
         ));
-        assert!(matches!(through(&floats, &json!([[1, 2], 3])), Err(BadTensor::Json { reason: BadJson::Ragged, .. })));
-        assert!(matches!(through(&floats, &json!([[1, [2]]])), Err(BadTensor::Json { reason: BadJson::Ragged, .. })));
+        assert!(matches!(
+            through(&floats, &json!([[1, 2], 3])),
+            Err(BadTensor::Json { reason: BadJson::Ragged(_), .. })
+        ));
+        assert!(matches!(
+            through(&floats, &json!([[1, [2]]])),
+            Err(BadTensor::Json { reason: BadJson::Ragged(_), .. })
+        ));
         let error = through(&floats, &json!([[1, 2, 3]])).map_err(|error| error.to_string());
         assert_eq!(error, Err("input \"x\": shape [1, 3] does not fit [?, 2]".into()));
         assert!(matches!(

@@ -1,12 +1,14 @@
 //! Who may ask a model, and how. Every door looks a model up in the same [`crate::table::Table`] and
 //! reaches the same worker: [`tfs`] is TF Serving's REST API, [`oip`] the Open Inference Protocol, which
-//! [`grpc`] speaks, too; [`health`] says how the agent fares.
+//! [`grpc`] speaks, too; [`local_mqtt`] asks for what speaks MQTT beside this device; [`health`] says how
+//! the agent fares.
 //! [`http`] is a request and its answer, whoever brought it; [`server`] brings them over sockets.
 
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod local_mqtt;
 pub mod oip;
 pub mod server;
 pub mod tfs;

@@ -37,6 +37,8 @@ use crate::worker::protocol::{Load, Loaded};
 
 /// Orders that may wait for the loop.
 const ORDERS_MAX: usize = 64;
+/// Processor time for each model, where nothing is said.
+const ONE_CORE_MILLI: u32 = 1000;
 /// How long workers may take to end when the server does.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -365,7 +367,12 @@ impl Server {
             // Nobody checks golden vectors here.
             WorkerEvent::Checked(_) => {}
             WorkerEvent::Bad(_, reason) | WorkerEvent::Stopped(reason) | WorkerEvent::Died(_, reason) => {
-                self.workers.remove(&worker);
+                let ended = self.workers.remove(&worker).filter(|ended| ended.loaded.is_some());
+                if let Some(Worker { key: (model, version), .. }) = ended
+                    && let Ok(name) = deployment(&model)
+                {
+                    self.table.metrics.of(&name, version).ended();
+                }
                 self.step(Event::Ended(worker, reason));
             }
         }
@@ -388,8 +395,11 @@ impl Server {
                 let Loaded { inputs, outputs, .. } = loaded;
                 let (deployment, handle) = (name.clone(), worker.handle.clone());
                 let (model, version) = key;
-                let counters = Default::default();
-                self.table.add(&name, Served { deployment, model, version, inputs, outputs, worker: handle, counters });
+                let (counters, metrics) = Default::default();
+                self.table.add(
+                    &name,
+                    Served { deployment, model, version, inputs, outputs, worker: handle, counters, metrics },
+                );
             }
             Action::Unroute(key, reason) => {
                 warn!(model = %key.0, version = %key.1, reason, "a version does not answer");
@@ -417,7 +427,9 @@ impl Server {
             self.table.set_state(&name, key.1, VersionState::Loading, None);
         }
         let memory_bytes = self.config.memory_bytes.unwrap_or_else(three_quarters_of_memory);
-        let load = Load { file, ports: None, memory_bytes, together_max: parent::TOGETHER_MAX };
+        let cpu_milli = self.config.cpu_milli.unwrap_or(ONE_CORE_MILLI);
+        let load =
+            Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
         bounds.answer_deadline = deadline;

@@ -16,12 +16,17 @@ use muster_shared::reported::Measured;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::protocol::{
-    AnswerHead, FromWorker, Loaded, OUT_OF_MEMORY_CODE, RequestHead, TensorHead, ToWorker, frame, read, write,
+    AnswerHead, FromWorker, Load, Loaded, OUT_OF_MEMORY_CODE, RequestHead, TensorHead, ToWorker, frame, read, write,
 };
-use super::{golden, sandbox, together};
+use super::sandbox::{self, Accelerator, Confinement, Pace};
+use super::{golden, together};
 use crate::engine::{self, Model, Ports};
 use crate::tensor::Tensor;
 
+/// The watching thread's stack.
+const WATCHING_STACK_BYTES: usize = 128 * 1024;
+/// What that thread takes in all: it starts after the memory was limited, and is not the model's.
+const WATCHING_BYTES: u64 = WATCHING_STACK_BYTES as u64 + 64 * 1024;
 /// Predictions whose median is the measured latency.
 const MEASURED_RUNS: usize = 11;
 /// Answers of one frame wait for each other no longer than this.
@@ -34,9 +39,14 @@ pub fn run() -> anyhow::Result<()> {
         let _ = writeln!(io::stderr(), "worker: {info}");
     }));
     let mut input = BufReader::new(io::stdin().lock());
-    let Some((ToWorker::Load(load), _)) = read(&mut input)? else { anyhow::bail!("the first request must be to load") };
-    sandbox::close(load.memory_bytes).context("cannot close the sandbox")?;
-    std::thread::spawn(end_with_the_agent);
+    let load = match read(&mut input)? {
+        Some((ToWorker::Load(load), _)) => load,
+        Some(_) => anyhow::bail!("the first request must be to load"),
+        None => return Ok(()),
+    };
+    // Before there is another thread: Landlock takes this one and those that it starts.
+    sandbox::close(&confinement(&load)).context("cannot close the sandbox")?;
+    std::thread::Builder::new().stack_size(WATCHING_STACK_BYTES).spawn(end_with_the_agent)?;
     let mut out = io::stdout().lock();
     let loaded = guarded(|| {
         let ports = load.ports.as_ref().map(|(inputs, outputs)| Ports { inputs, outputs });
@@ -50,7 +60,9 @@ pub fn run() -> anyhow::Result<()> {
     let batches = guarded(|| Ok(together::may_batch(&*model))).unwrap_or(false);
     let (inputs, outputs) = (model.inputs().to_vec(), model.outputs().to_vec());
     write(&mut out, &FromWorker::Loaded(Loaded { inputs, outputs, batches }))?;
-    let mut worker = Worker { model, batches, together_max: load.together_max as usize, out: vec![] };
+    let began = Instant::now();
+    let pace = Pace::new(load.cpu_milli, began.elapsed());
+    let mut worker = Worker { model, batches, together_max: load.together_max as usize, out: vec![], pace, began };
     while let Some((request, body)) = read(&mut input)? {
         match request {
             ToWorker::Load(_) => anyhow::bail!("a model is loaded already"),
@@ -67,6 +79,15 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn confinement(load: &Load) -> Confinement {
+    Confinement {
+        memory_bytes: load.memory_bytes.saturating_add(WATCHING_BYTES),
+        cpu_milli: Some(load.cpu_milli),
+        read_only: std::iter::once(&load.file).chain(&load.read_only).cloned().collect(),
+        accelerator: Accelerator::None,
+    }
 }
 
 /// Nobody wants an answer any more once the agent has closed the stream, or is gone.
@@ -88,6 +109,8 @@ struct Worker {
     together_max: usize,
     /// Kept from one answer to the next, so that small ones allocate nothing.
     out: Vec<u8>,
+    pace: Pace,
+    began: Instant,
 }
 
 /// What came of one request: its outputs, or why there are none.
@@ -105,16 +128,21 @@ impl Worker {
             requests.push(inputs?);
         }
         let mut answers: Vec<(AnswerHead, Vec<Tensor>)> = vec![];
-        let mut since = Instant::now();
+        let (cpu, mut since) = (cpu_us(), Instant::now());
         for group in together::groups(&requests, self.batches, self.together_max) {
             let (ids, requests) = (&ids[group.clone()], &requests[group]);
             self.run(ids, requests, &mut answers);
             if since.elapsed() >= ANSWERS_WAIT_MAX {
-                self.send(&mut answers, out)?;
+                self.send(&mut answers, Duration::ZERO, out)?;
                 since = Instant::now();
             }
         }
-        self.send(&mut answers, out)
+        let used = Duration::from_micros(cpu_us().saturating_sub(cpu));
+        let rest = self.pace.used(self.began.elapsed(), used);
+        self.send(&mut answers, rest, out)?;
+        // Who asks waits for the next answer, not for this one.
+        std::thread::sleep(rest);
+        Ok(())
     }
 
     /// Runs requests together; alone, where together does not work, so that each is told its own error.
@@ -147,13 +175,19 @@ impl Worker {
         self.model.run(inputs).map_err(|error| error.to_string())
     }
 
-    fn send(&mut self, answers: &mut Vec<(AnswerHead, Vec<Tensor>)>, out: &mut impl io::Write) -> io::Result<()> {
-        if answers.is_empty() {
+    fn send(
+        &mut self,
+        answers: &mut Vec<(AnswerHead, Vec<Tensor>)>,
+        rest: Duration,
+        out: &mut impl io::Write,
+    ) -> io::Result<()> {
+        if answers.is_empty() && rest.is_zero() {
             return Ok(());
         }
         let (heads, tensors): (Vec<AnswerHead>, Vec<Vec<Tensor>>) = answers.drain(..).unzip();
         self.out.clear();
-        frame(&mut self.out, &FromWorker::Answers(heads), tensors.iter().flatten())?;
+        let message = FromWorker::Answers { answers: heads, rest_us: rest.as_micros() as u64 };
+        frame(&mut self.out, &message, tensors.iter().flatten())?;
         out.write_all(&self.out)?;
         out.flush()?;
         // One large answer must not keep its memory for ever.

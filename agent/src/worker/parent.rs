@@ -21,6 +21,7 @@ use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::cgroup::{Group, confine};
 use super::protocol::{
     AnswerHead, Frames, FromWorker, Load, Loaded, OUT_OF_MEMORY_CODE, PIPE_BYTES, RequestHead, TensorHead, ToWorker,
     frame,
@@ -105,8 +106,12 @@ pub fn start(
         let checking = matches!(purpose, Purpose::Check { .. });
         match spawn(&program) {
             Ok(child) => {
+                let process = child.id();
+                queue.runs_in(process);
+                // It waits for what to load, so it has done nothing yet.
+                let group = process.and_then(|process| confine(id.0, process, load.memory_bytes, load.cpu_milli));
                 // Its streams are pipes: `spawn` says so.
-                let Some(life) = Life::new(id, child, queue, bounds, checking) else { return };
+                let Some(life) = Life::new(id, child, group, queue, bounds, checking) else { return };
                 life.live(load, purpose, &tell).await;
             }
             Err(error) if checking => tell(WorkerEvent::Stopped(format!("cannot start a worker: {error}"))),
@@ -142,6 +147,7 @@ fn spawn(program: &Path) -> std::io::Result<Child> {
 struct Life {
     id: WorkerId,
     child: Child,
+    group: Option<Group>,
     stdin: Option<ChildStdin>,
     messages: FramedRead<ChildStdout, Frames>,
     last_line: oneshot::Receiver<Option<String>>,
@@ -178,7 +184,14 @@ enum Next {
 }
 
 impl Life {
-    fn new(id: WorkerId, mut child: Child, queue: Queue, bounds: Bounds, checking: bool) -> Option<Self> {
+    fn new(
+        id: WorkerId,
+        mut child: Child,
+        group: Option<Group>,
+        queue: Queue,
+        bounds: Bounds,
+        checking: bool,
+    ) -> Option<Self> {
         let (line_sender, last_line) = oneshot::channel();
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(async move {
@@ -190,6 +203,7 @@ impl Life {
         Some(Self {
             id,
             child,
+            group,
             stdin,
             messages,
             last_line,
@@ -271,13 +285,14 @@ impl Life {
                 self.conclude(WorkerEvent::Bad(RefusalKind::CannotLoad, reason), tell);
             }
             FromWorker::CannotLoad(reason) => self.conclude(WorkerEvent::Died(Death::Crashed, reason), tell),
-            FromWorker::Answers(answers) => return self.answered(answers, body),
+            FromWorker::Answers { answers, rest_us } => return self.answered(answers, rest_us, body),
         }
         true
     }
 
-    fn answered(&mut self, answers: Vec<AnswerHead>, mut body: Bytes) -> bool {
-        self.progress = Instant::now();
+    fn answered(&mut self, answers: Vec<AnswerHead>, rest_us: u64, mut body: Bytes) -> bool {
+        // A worker that rests because of its grant is not stuck.
+        self.progress = Instant::now() + Duration::from_micros(rest_us);
         for head in answers {
             let Some(Waiting { request, queued }) = self.at_work.remove(&head.id) else { return false };
             let compute = Duration::from_micros(head.compute_us);
@@ -331,7 +346,7 @@ impl Life {
             tensors.extend(request.inputs.iter().cloned());
             self.at_work.insert(self.next_id, Waiting { request, queued });
         }
-        self.progress = now;
+        self.progress = self.progress.max(now);
         heads.is_empty() || self.send(&ToWorker::Predict(heads), &tensors).await
     }
 
@@ -360,11 +375,15 @@ impl Life {
                 self.child.wait().await
             }
         };
+        self.queue.runs_in(None);
         let last_line = self.last_line.await.ok().flatten();
         let (death, reason) = match (stuck, status) {
             (true, _) if !self.ready => (Death::Crashed, format!("did not load within {LOAD_DEADLINE:?}")),
             (true, _) => (Death::Crashed, format!("did not answer within {:?}", self.bounds.answer_deadline)),
-            (false, Ok(status)) => cause(status, last_line, memory_bytes),
+            (false, Ok(status)) => {
+                let by_kernel = self.group.as_ref().is_some_and(Group::out_of_memory);
+                cause(status, last_line, memory_bytes, by_kernel)
+            }
             (false, Err(error)) => (Death::Killed, error.to_string()),
         };
         if death == Death::OutOfMemory && self.at_work.len() > 1 {
@@ -396,10 +415,11 @@ impl Life {
 const OUT_BYTES_KEPT: usize = 1024 * 1024;
 
 /// Whose doing an end was. A kill and a plain exit prove nothing of the model. The kernel's own kill for
-/// memory cannot be told from a person's: it proves nothing either.
-fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
+/// memory is known where the worker had a control group; else it cannot be told from a person's and proves
+/// nothing either.
+fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64, by_kernel: bool) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    if status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
+    if by_kernel || status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
@@ -443,9 +463,11 @@ mod tests {
         let (code, signal) = (|code: i32| code << 8, |signal: i32| signal);
         let memory = "the model needs more than the 64Mi of memory that it was granted";
         let check = |status, line: &str, death, reason: &str| {
-            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20);
+            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20, false);
             assert_eq!((found, said.as_str()), (death, reason), "{status} {line}");
         };
+        let by_kernel = cause(ExitStatus::from_raw(signal(9)), None, 64 << 20, true);
+        assert_eq!((by_kernel.0, by_kernel.1.as_str()), (Death::OutOfMemory, memory));
         check(signal(6), "memory allocation of 99 bytes failed", Death::OutOfMemory, memory);
         check(code(OUT_OF_MEMORY_CODE), "worker: panicked", Death::OutOfMemory, memory);
         check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
@@ -466,7 +488,14 @@ mod tests {
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
     fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
-        let load = Load { file: PathBuf::new(), ports: None, memory_bytes: 1, together_max: 1 };
+        let load = Load {
+            file: PathBuf::new(),
+            ports: None,
+            memory_bytes: 1,
+            cpu_milli: 1,
+            read_only: vec![],
+            together_max: 1,
+        };
         start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, Bounds::default(), after, |_| {})
     }
 

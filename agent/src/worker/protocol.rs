@@ -49,6 +49,10 @@ pub struct Load {
     pub ports: Option<(Vec<Port>, Vec<Port>)>,
     /// Bytes of memory it may take beyond what the empty worker has.
     pub memory_bytes: u64,
+    /// Thousandths of a core it may use in the long run.
+    pub cpu_milli: u32,
+    /// Files beside the model's that it may read: golden vectors, weights of their own.
+    pub read_only: Vec<PathBuf>,
     /// Requests that may run as one at most; 1 where that has cost too much memory before.
     pub together_max: u32,
 }
@@ -85,7 +89,12 @@ pub enum FromWorker {
     /// The golden vectors are wrong, or the model does not run on them.
     WrongAnswers(String),
     /// Answers to `Predict`, in any order; the body has their outputs.
-    Answers(Vec<AnswerHead>),
+    Answers {
+        /// At least one, or none before a rest.
+        answers: Vec<AnswerHead>,
+        /// How long the worker now rests, in microseconds, so as not to use more than it was granted.
+        rest_us: u64,
+    },
 }
 
 /// What was loaded.
@@ -232,7 +241,7 @@ mod tests {
             together: 2,
         };
         let mut bytes = vec![];
-        let head = FromWorker::Answers(vec![answer(7, &one), answer(8, &two)]);
+        let head = FromWorker::Answers { answers: vec![answer(7, &one), answer(8, &two)], rest_us: 0 };
         frame(&mut bytes, &head, [&one, &two].into_iter()).expect("a frame");
         bytes
     }
@@ -246,7 +255,7 @@ mod tests {
             buffer.extend_from_slice(&bytes[cut..]);
             buffer.extend_from_slice(b"next");
             let (head, mut body) = Frames.decode(&mut buffer).expect("no error").expect("a frame");
-            let FromWorker::Answers(heads) = head else { panic!("answers") };
+            let FromWorker::Answers { answers: heads, .. } = head else { panic!("answers") };
             let tensors: Vec<Tensor> = heads
                 .into_iter()
                 .flat_map(|head| head.result.expect("outputs"))

@@ -2,6 +2,7 @@
 //! soon as the worker is free; a lone request never waits for others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -70,6 +71,7 @@ pub struct WorkerHandle {
     room_bytes: Arc<Semaphore>,
     stop: CancellationToken,
     ended: CancellationToken,
+    process: Arc<AtomicU32>,
     _stop_with_the_last: Arc<DropGuard>,
 }
 
@@ -99,6 +101,7 @@ pub struct Queue {
     taken: Vec<Request>,
     /// Cancelled when the worker shall finish what it has and end.
     pub stop: CancellationToken,
+    process: Arc<AtomicU32>,
     /// Handed over at once at most, as the time of the last runs suggests.
     handed_max: usize,
     /// Time of one request, in microseconds: a moving average.
@@ -108,16 +111,17 @@ pub struct Queue {
 /// A queue and the handle that fills it. `ended` is cancelled by whoever ends the worker.
 pub fn queue(ended: CancellationToken) -> (WorkerHandle, Queue) {
     let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-    let stop = CancellationToken::new();
+    let (stop, process) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
     let handle = WorkerHandle {
         requests: sender,
         room: Arc::new(Semaphore::new(REQUESTS_MAX)),
         room_bytes: Arc::new(Semaphore::new(REQUESTS_BYTES_MAX)),
         stop: stop.clone(),
         ended,
+        process: process.clone(),
         _stop_with_the_last: Arc::new(stop.clone().drop_guard()),
     };
-    (handle, Queue { requests, taken: vec![], stop, handed_max: HANDED_REQUESTS_MAX, request_us: 0 })
+    (handle, Queue { requests, taken: vec![], stop, process, handed_max: HANDED_REQUESTS_MAX, request_us: 0 })
 }
 
 impl WorkerHandle {
@@ -139,6 +143,11 @@ impl WorkerHandle {
         self.stop.cancel();
     }
 
+    /// The number of its process, while there is one.
+    pub fn process(&self) -> Option<u32> {
+        Some(self.process.load(Ordering::Relaxed)).filter(|process| *process != 0)
+    }
+
     /// Cancelled when the process is gone and what it took is free.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
@@ -146,6 +155,11 @@ impl WorkerHandle {
 }
 
 impl Queue {
+    /// The worker has this process from now on, or none any more.
+    pub fn runs_in(&self, process: Option<u32>) {
+        self.process.store(process.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Nothing more gets in; what is in can still be taken.
     pub fn close(&mut self) {
         self.requests.close();

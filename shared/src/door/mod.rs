@@ -2,6 +2,7 @@
 //! names a model.
 
 pub mod oip;
+pub mod tfs;
 
 use crate::id::Version;
 
