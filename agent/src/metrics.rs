@@ -37,8 +37,10 @@ const STAGES: [&str; 3] = ["queue", "batch", "compute"];
 /// What is counted of every version.
 #[derive(Debug, Default, Clone)]
 pub struct Metrics {
-    versions: Arc<Mutex<BTreeMap<(DeploymentName, Version), Arc<OfVersion>>>>,
+    versions: Arc<Mutex<Versions>>,
 }
+
+type Versions = BTreeMap<(DeploymentName, Version), Arc<OfVersion>>;
 
 /// What is counted of one version.
 #[derive(Debug)]

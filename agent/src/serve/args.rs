@@ -70,9 +70,15 @@ pub struct Serve {
     /// TF Serving's: how long a request may take
     #[arg(long = "rest_api_timeout_in_ms", value_name = "MS", hide_short_help = true)]
     timeout_ms: Option<u64>,
+    /// How long a model may take to be loaded
+    #[arg(long, value_name = "MS", default_value_t = LOAD_TIMEOUT_MS)]
+    load_timeout_ms: u64,
     #[command(flatten)]
     ignored: Ignored,
 }
+
+/// How long a model may take to be loaded, where nothing is said.
+const LOAD_TIMEOUT_MS: u64 = 120_000;
 
 /// Flags of TF Serving's that mean nothing here: start scripts carry them along.
 #[derive(Debug, Clone, Args)]
@@ -219,6 +225,8 @@ pub struct Config {
     pub poll: Option<Duration>,
     /// How long an answer may take.
     pub deadline: Option<Duration>,
+    /// How long a model may take to be loaded.
+    pub load_deadline: Duration,
     /// Flags that were given and mean nothing.
     pub ignored: Vec<&'static str>,
 }
@@ -290,6 +298,7 @@ impl Serve {
             access_log: self.access_log,
             poll: u64::try_from(self.poll_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs),
             deadline: self.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
+            load_deadline: Duration::from_millis(self.load_timeout_ms.max(1)),
             ignored: self.ignored.given(),
         })
     }

@@ -391,7 +391,7 @@ impl Server {
             Action::Route(worker, key) => {
                 let (Some(worker), Some(name)) = (self.workers.get(&worker), served(&key)) else { return };
                 let Some(loaded) = worker.loaded.clone() else { return };
-                info!(model = %key.0, version = %key.1, "a version answers");
+                info!(model = %key.0, version = %key.1, process = worker.handle.process(), "a version answers");
                 let Loaded { inputs, outputs, .. } = loaded;
                 let (deployment, handle) = (name.clone(), worker.handle.clone());
                 let (model, version) = key;
@@ -432,7 +432,7 @@ impl Server {
             Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
-        bounds.answer_deadline = deadline;
+        (bounds.answer_deadline, bounds.load_deadline) = (deadline, self.config.load_deadline);
         let inbox = self.inbox.clone();
         let tell = move |event| {
             // The loop is gone only when the server ends.

@@ -30,7 +30,7 @@ pub use super::queue::{PredictError, Prediction, WorkerHandle};
 use super::queue::{Queue, Request, queue};
 use crate::tensor::Tensor;
 
-/// A worker that has not loaded or checked its model by then is ended.
+/// A worker that has not loaded or checked its model by then is ended, where nothing else is said.
 const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 /// A worker that owes an answer for longer is taken for stuck and ended, where nothing else is said.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -71,6 +71,8 @@ pub enum WorkerEvent {
 /// How a worker is run.
 #[derive(Debug, Clone)]
 pub struct Bounds {
+    /// A worker that has not loaded or checked its model by then is ended.
+    pub load_deadline: Duration,
     /// A worker that owes an answer for longer is taken for stuck and ended; who waits for longer in
     /// the queue is told so.
     pub answer_deadline: Duration,
@@ -81,7 +83,11 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { answer_deadline: ANSWER_DEADLINE, together_max: Arc::new(AtomicU32::new(TOGETHER_MAX)) }
+        Self {
+            load_deadline: LOAD_DEADLINE,
+            answer_deadline: ANSWER_DEADLINE,
+            together_max: Arc::new(AtomicU32::new(TOGETHER_MAX)),
+        }
     }
 }
 
@@ -229,7 +235,7 @@ impl Life {
         if let Purpose::Check { golden } = purpose {
             sent = sent && self.send(&ToWorker::Check { golden }, &[]).await;
         }
-        let load_deadline = Instant::now() + LOAD_DEADLINE;
+        let load_deadline = Instant::now() + self.bounds.load_deadline;
         let mut stuck = false;
         let stop = self.queue.stop.clone();
         while sent && !(self.stopping && self.at_work.is_empty() && (self.no_more || !self.ready)) {
@@ -378,7 +384,9 @@ impl Life {
         self.queue.runs_in(None);
         let last_line = self.last_line.await.ok().flatten();
         let (death, reason) = match (stuck, status) {
-            (true, _) if !self.ready => (Death::Crashed, format!("did not load within {LOAD_DEADLINE:?}")),
+            (true, _) if !self.ready => {
+                (Death::Crashed, format!("did not load within {:?}", self.bounds.load_deadline))
+            }
             (true, _) => (Death::Crashed, format!("did not answer within {:?}", self.bounds.answer_deadline)),
             (false, Ok(status)) => {
                 let by_kernel = self.group.as_ref().is_some_and(Group::out_of_memory);
