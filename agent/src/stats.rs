@@ -87,13 +87,6 @@ impl Counters {
         }
     }
 
-    /// Counts one request that nobody waits for any more.
-    pub fn count_late(&self, now: UnixMs, took: Duration) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.last_inference_ms = now;
-        counted.fail.add(took);
-    }
-
     /// What was counted so far.
     pub fn snapshot(&self) -> Snapshot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

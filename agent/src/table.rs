@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use muster_shared::door::VersionChoice;
 use muster_shared::manifest::Port;
 use muster_shared::{DeploymentName, ModelName, Version};
+use tokio::time::timeout;
 
 use crate::meter::Meter;
 use crate::metrics::{Metrics, OfVersion};
@@ -206,8 +207,22 @@ impl Table {
 
     /// Runs the model once and counts it.
     pub async fn predict(&self, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
+        self.predict_within(served, inputs, None).await
+    }
+
+    /// The same, for somebody who waits only so long.
+    pub async fn predict_within(
+        &self,
+        served: &Served,
+        inputs: Vec<Tensor>,
+        wait: Option<Duration>,
+    ) -> Result<Prediction, PredictError> {
         let (began, rows) = (Instant::now(), served.rows(&inputs));
-        let answer = served.worker.predict(inputs).await;
+        let running = served.worker.predict(inputs);
+        let answer = match wait {
+            None => running.await,
+            Some(wait) => timeout(wait, running).await.unwrap_or(Err(PredictError::Late)),
+        };
         let took = began.elapsed();
         let cost = answer.as_ref().ok().map(|prediction| prediction.cpu_us);
         self.meter.count(&served.deployment, &served.model, served.version, took, cost);

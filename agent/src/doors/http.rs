@@ -28,7 +28,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The version that answered, for the header `Muster-Version`.
     pub version: Option<Version>,
-    /// What the body is, and headers of the door's own.
+    /// What the body is, and headers of the door's own. With `Content-Encoding: identity` the body is
+    /// never packed on its way.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,

@@ -214,7 +214,9 @@ impl Server {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         let mut body = answer.body;
-        if gzip && body.len() >= GZIP_FROM_BYTES {
+        // A door says so where its clients say that they take gzip and do not.
+        let as_it_is = headers.remove(header::CONTENT_ENCODING).is_some();
+        if gzip && !as_it_is && body.len() >= GZIP_FROM_BYTES {
             body = pack(&body);
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));

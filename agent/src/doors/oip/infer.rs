@@ -1,15 +1,14 @@
 //! One run of a model: inputs find their ports, outputs are picked and perhaps classified.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use muster_shared::manifest::{Dtype, Port};
-use tokio::time::timeout;
 
 use super::refusal::{Kind, Refusal};
 use super::{classification, datatypes};
-use crate::outside::now_ms;
 use crate::table::{Served, Table};
 use crate::tensor::{Tensor, elements, fits, is_sound, shape_text};
+use crate::worker::queue::PredictError;
 
 /// A request for a run, from whichever protocol.
 #[derive(Debug, Clone, Default)]
@@ -54,15 +53,12 @@ pub async fn infer(table: &Table, served: &Served, asked: Asked) -> Result<Vec<G
         }
     }
     let inputs = for_ports(&served.inputs, asked.inputs)?;
-    let running = table.predict(served, inputs);
-    let began = Instant::now();
-    let predicted = match asked.timeout {
-        None => running.await?,
-        Some(wait) => timeout(wait, running).await.map_err(|_| {
-            served.counters.count_late(now_ms(), began.elapsed());
+    let predicted = table.predict_within(served, inputs, asked.timeout).await.map_err(|error| match asked.timeout {
+        Some(wait) if error == PredictError::Late => {
             Refusal { kind: Kind::Late, text: format!("there was no answer within the request's timeout of {wait:?}") }
-        })??,
-    };
+        }
+        _ => error.into(),
+    })?;
     pick(served, predicted.outputs, &asked.outputs, asked.binary)
 }
 

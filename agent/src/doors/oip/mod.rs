@@ -26,7 +26,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use muster_shared::door::oip::{self, Request};
 use serde::Serialize;
 
@@ -56,10 +56,16 @@ pub use muster_shared::door::oip::is_ours;
 
 /// Answers one request, whoever brought it.
 pub async fn answer(door: &OipDoor, ask: Ask<'_>) -> Answer {
-    match respond(door, ask).await {
+    let mut answer = match respond(door, ask).await {
         Ok(answer) => answer,
         Err(refusal) => Answer::error(refusal.status(), &refusal.text),
+    };
+    // tritonclient's asyncio client says with every request that it takes gzip, and unpacks the outputs
+    // of models only.
+    if answer.version.is_none() {
+        answer.headers.push((CONTENT_ENCODING, HeaderValue::from_static("identity")));
     }
+    answer
 }
 
 async fn respond(door: &OipDoor, ask: Ask<'_>) -> Result<Answer, Refusal> {

@@ -7,6 +7,8 @@ use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use muster_shared::Version;
 use muster_shared::manifest::{Dtype, Port};
+use proptest::collection::vec;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +75,27 @@ async fn send(door: &OipDoor, method: Method, path: &str, json_bytes: Option<&st
 async fn get(door: &OipDoor, path: &str) -> (u16, Value) {
     let answer = send(door, Method::GET, path, None, b"").await;
     (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+}
+
+/// Prints what this layer costs beside the model: `cargo test --release -- --ignored --nocapture layer`.
+#[tokio::test]
+#[ignore = "measures"]
+async fn what_the_layer_costs() {
+    let door = door();
+    let body = r#"{"inputs": [{"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 2.5]},
+        {"name": "b", "shape": [1], "datatype": "INT64", "data": [7]}]}"#;
+    let (headers, body) = (HeaderMap::new(), Bytes::from_static(body.as_bytes()));
+    let ask = Ask { method: &Method::POST, path: "/v2/models/pair/infer", headers: &headers, body: &body };
+    let rounds = 100_000;
+    let began = std::time::Instant::now();
+    for _ in 0..rounds {
+        let Ok(oip::Request::Infer(model)) = oip::parse("POST", ask.path) else { panic!("no request") };
+        let served = metadata::find(&door.table, &model).expect("a model");
+        let asked = read::read(ask, &served).expect("a request");
+        let given: Vec<_> = asked.inputs.into_iter().map(|tensor| infer::Given { tensor, binary: false }).collect();
+        write::write("pair", &served, None, &given).expect("an answer");
+    }
+    println!("{:?} for each small JSON request", began.elapsed() / rounds);
 }
 
 async fn infer(door: &OipDoor, model: &str, body: &str) -> (u16, Value) {
@@ -164,7 +187,7 @@ async fn what_is_malformed_is_refused_with_words() {
         (one(r#"{"name": "t", "datatype": "BYTES", "data": ["a"]}"#), "no \"shape\""),
         (one(r#"{"shape": [1], "datatype": "BYTES", "data": ["a"]}"#), "no \"name\""),
         (one(&format!("{{{good}}}")), "no \"data\""),
-        (one(&format!("{{{good}, \"data\": [1]}}")), "1 is no string"),
+        (one(&format!("{{{good}, \"data\": [1]}}")), "not of expected type: string"),
         (one(&format!("{{{good}, \"data\": [\"a\", \"b\"]}}")), "bytes are not what shape [1] of BYTES takes"),
         (one(&format!("{{{good}, \"data\": [[\"a\"], \"b\"]}}")), "different lengths"),
         (
@@ -199,6 +222,31 @@ async fn what_is_malformed_is_refused_with_words() {
         let (status, answer) = infer(&door, "text", &body).await;
         let error = answer["error"].as_str().unwrap_or_default();
         assert!(status == 400 && error.contains(words), "{body}: {status} {error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever comes is answered or refused; nothing of it is the server's fault.
+    #[test]
+    fn any_change_of_a_request_is_answered_or_refused(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        json_bytes in prop::option::of(0..400usize),
+    ) {
+        let mut body = br#"{"id": "7", "parameters": {"timeout": 1000000}, "inputs": [
+            {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}},
+            {"name": "b", "datatype": "INT64", "shape": [1], "data": [5]}], "outputs": [{"name": "b"}]}12345678"#.to_vec();
+        for (at, byte) in changes {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let json_bytes = json_bytes.map(|bytes| bytes.min(body.len()).to_string());
+        let status = runtime.block_on(async {
+            send(&door(), Method::POST, "/v2/models/pair/infer", json_bytes.as_deref(), &body).await.status.as_u16()
+        });
+        prop_assert!(matches!(status, 200 | 400), "{}", status);
     }
 }
 
