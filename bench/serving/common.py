@@ -4,7 +4,6 @@ import argparse
 import os
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -14,12 +13,15 @@ MODELS = ["linreg", "squeezenet"]
 
 
 def arguments():
-    """--port P --models FOLDER; starts watching for the end of the benchmark."""
+    """--port P --models FOLDER [--stop-with-stdin]"""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--models", type=Path, required=True)
-    stop_with_stdin()
-    return parser.parse_args()
+    parser.add_argument("--stop-with-stdin", action="store_true")
+    options = parser.parse_args()
+    if options.stop_with_stdin:
+        stop_with_stdin()
+    return options
 
 
 def stop_with_stdin():

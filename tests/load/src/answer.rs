@@ -182,7 +182,9 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_an_error() {
-        for text in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 20x OK\r\nContent-Length: 0\r\n\r\n"] {
+        for text in
+            ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 20x OK\r\nContent-Length: 0\r\n\r\n"]
+        {
             assert!(Incoming::default().take(text.as_bytes()).is_err(), "{text:?}");
         }
     }

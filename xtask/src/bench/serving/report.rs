@@ -1,0 +1,155 @@
+//! Figures as a table, comparisons as rows with their goals.
+
+use std::collections::BTreeMap;
+
+use super::figures::{CONNECTIONS, CROWD, Figures, Medians, Visit, Workload};
+use super::models::Model;
+use super::request::Form;
+use super::servers::Kind;
+use crate::bench::{self, Goal, Row};
+
+/// Tells everything.
+pub fn tell(results: &BTreeMap<Kind, Vec<Visit>>, failures: &BTreeMap<Kind, String>) -> anyhow::Result<()> {
+    let medians = results.iter().filter_map(|(kind, visits)| Some((*kind, Medians::of(visits)?))).collect();
+    table(&medians);
+    bench::tell("bench serving", &Outcome { medians, failures }.rows())
+}
+
+/// What the figures were measured on.
+pub fn machine((server, load): (usize, usize)) -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (cpus, busy) = (read("/proc/cpuinfo"), read("/proc/loadavg"));
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let busy = busy.split_whitespace().next().unwrap_or("unknown");
+    format!("processor: {model}; server on core {server}, load on core {load}; load of the machine before: {busy}")
+}
+
+fn table(medians: &BTreeMap<Kind, Medians>) {
+    println!(
+        "\n{:<24}{:<11}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>14}{:>10}",
+        "medians", "form", "c=1 /s", "c=4 /s", "c=16 /s", "p50 ms", "p99 ms", "CPU ms", "SqueezeNet /s", "idle MiB"
+    );
+    for (kind, medians) in medians {
+        let mut memory = format!("{:.0}", medians.pss_mib);
+        for form in kind.forms() {
+            let figure = |model, connections, part: fn(&Figures) -> f64, digits: usize| {
+                let found = medians.figures.get(&Workload { model, form, connections });
+                found.map_or_else(|| "–".to_owned(), |figures| format!("{:.digits$}", part(figures)))
+            };
+            let [one, four, crowd] = CONNECTIONS.map(|many| figure(Model::Linreg, many, |figures| figures.rate, 0));
+            println!(
+                "{:<24}{form:<11}{one:>8}{four:>8}{crowd:>8}{:>9}{:>9}{:>9}{:>14}{memory:>10}",
+                kind.title(),
+                figure(Model::Linreg, CROWD, |figures| figures.p50_ms, 2),
+                figure(Model::Linreg, CROWD, |figures| figures.p99_ms, 2),
+                figure(Model::Linreg, CROWD, |figures| figures.cpu_ms, 3),
+                figure(Model::Squeezenet, 1, |figures| figures.rate, 1),
+            );
+            // Told once for a server.
+            memory.clear();
+        }
+    }
+}
+
+struct Outcome<'a> {
+    medians: BTreeMap<Kind, Medians>,
+    failures: &'a BTreeMap<Kind, String>,
+}
+
+impl Outcome<'_> {
+    /// Every comparison; goals are those of the project's figures.
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![];
+        for peer in Kind::PEERS {
+            let Some(json) = peer.json().first().copied() else { continue };
+            self.small(&mut rows, peer, json, |connections| match (peer, connections) {
+                (Kind::Fastapi, CROWD) => Goal::AtLeast(3.0),
+                (Kind::Mlserver, CROWD) => Goal::AtLeast(10.0),
+                (Kind::Pytriton, CROWD) => Goal::AtLeast(30.0),
+                _ => Goal::None,
+            });
+            self.latencies(&mut rows, peer, json, Goal::None);
+            let large = if peer == Kind::Mlserver { Goal::AtLeast(0.65) } else { Goal::None };
+            self.large(&mut rows, peer, json, large);
+            if peer.forms().any(|form| form == Form::OipBinary) {
+                self.small(&mut rows, peer, Form::OipBinary, |_| Goal::None);
+                let p99 = if peer == Kind::Kserve { Goal::AtMost(0.1) } else { Goal::None };
+                self.latencies(&mut rows, peer, Form::OipBinary, p99);
+                let large = if peer == Kind::Pytriton { Goal::AtLeast(0.6) } else { Goal::None };
+                self.large(&mut rows, peer, Form::OipBinary, large);
+            }
+            let memory = if peer == Kind::Fastapi { Goal::AtMost(0.25) } else { Goal::None };
+            let of = |kind| self.medians.get(&kind).map(|medians| medians.pss_mib);
+            let name = format!("idle memory with two models, PSS in MiB, vs {}", peer.title());
+            rows.push(Row::new(name, of(Kind::Muster), of(peer), memory, self.note(peer, None)));
+        }
+        rows
+    }
+
+    fn small(&self, rows: &mut Vec<Row>, peer: Kind, form: Form, goal: impl Fn(usize) -> Goal) {
+        for connections in CONNECTIONS {
+            let workload = Workload { model: Model::Linreg, form, connections };
+            rows.push(self.row("requests/s", peer, workload, |figures| figures.rate, goal(connections)));
+        }
+    }
+
+    fn latencies(&self, rows: &mut Vec<Row>, peer: Kind, form: Form, p99: Goal) {
+        let workload = Workload { model: Model::Linreg, form, connections: CROWD };
+        rows.push(self.row("p50 ms", peer, workload, |figures| figures.p50_ms, Goal::None));
+        rows.push(self.row("p99 ms", peer, workload, |figures| figures.p99_ms, p99));
+        rows.push(self.row("CPU ms/request", peer, workload, |figures| figures.cpu_ms, Goal::None));
+    }
+
+    fn large(&self, rows: &mut Vec<Row>, peer: Kind, form: Form, goal: Goal) {
+        let workload = Workload { model: Model::Squeezenet, form, connections: 1 };
+        rows.push(self.row("requests/s", peer, workload, |figures| figures.rate, goal));
+    }
+
+    fn row(&self, unit: &str, peer: Kind, workload: Workload, part: fn(&Figures) -> f64, goal: Goal) -> Row {
+        let Workload { model, form, connections } = workload;
+        let of = |kind| self.medians.get(&kind)?.figures.get(&workload).map(part);
+        let name = format!("{} {form} c={connections}, {unit}, vs {}", model.name(), peer.title());
+        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, Some((model, form))))
+    }
+
+    /// Why a figure is missing, or is of fewer rounds.
+    fn note(&self, peer: Kind, what: Option<(Model, Form)>) -> String {
+        let whole = |kind: Kind| self.failures.get(&kind).map(|why| format!("{}: {why}", kind.title()));
+        let part = |kind: Kind| {
+            let why = self.medians.get(&kind)?.failures.get(&what?)?;
+            Some(format!("{}: {why}", kind.title()))
+        };
+        let notes: Vec<String> =
+            [Kind::Muster, peer].into_iter().flat_map(|kind| [whole(kind), part(kind)]).flatten().collect();
+        notes.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn medians(rate: f64, pss_mib: f64) -> Medians {
+        let figures = Figures { rate, p50_ms: 1.0, p99_ms: 2.0, cpu_ms: 0.1 };
+        let figures = Workload::all(Kind::Muster).map(|workload| (workload, figures)).collect();
+        Medians { pss_mib, figures, failures: BTreeMap::new() }
+    }
+
+    #[test]
+    fn goals_are_judged_and_the_unmeasured_is_not_met() {
+        let failures = BTreeMap::from([(Kind::Mlserver, "cannot be installed".to_owned())]);
+        let medians = BTreeMap::from([(Kind::Muster, medians(400.0, 20.0)), (Kind::Fastapi, medians(100.0, 90.0))]);
+        let rows = Outcome { medians, failures: &failures }.rows();
+        let row = |start: &str, end: &str| {
+            let row = rows.iter().find(|row| row.name.starts_with(start) && row.name.ends_with(end));
+            row.expect("a row")
+        };
+        let fastapi = row("linreg TFS JSON c=16, requests/s", "FastAPI + ONNX Runtime");
+        assert_eq!((fastapi.ok, fastapi.ratio, fastapi.goal.as_str()), (true, Some(4.0), "≥ 3×"));
+        assert!(row("idle memory", "FastAPI + ONNX Runtime").ok);
+        let mlserver = row("linreg OIP JSON c=16, requests/s", "MLServer");
+        assert_eq!((mlserver.ok, mlserver.ratio), (false, None));
+        assert_eq!(mlserver.note, "MLServer: cannot be installed");
+    }
+}
