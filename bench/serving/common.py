@@ -9,14 +9,14 @@ from pathlib import Path
 
 import onnxruntime
 
-MODELS = ["linreg", "squeezenet"]
 
-
-def arguments():
-    """--port P --models FOLDER [--stop-with-stdin]"""
+def arguments(*flags):
+    """--port P --model PATH.onnx... [--stop-with-stdin], and a server's own flags"""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--model", type=Path, action="append", dest="models")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("--stop-with-stdin", action="store_true")
     options = parser.parse_args()
     if options.stop_with_stdin:
@@ -45,14 +45,13 @@ def free_port():
 class Model:
     """One network in ONNX Runtime on one thread, as each server gets one core."""
 
-    def __init__(self, folder, name):
+    def __init__(self, path):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        path = str(folder / f"{name}.onnx")
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         [source], [target] = self.session.get_inputs(), self.session.get_outputs()
-        self.name, self.input, self.output = name, source.name, target.name
+        self.name, self.input, self.output = path.stem, source.name, target.name
         self.input_shape, self.output_shape = source.shape, target.shape
 
     def predict(self, values):

@@ -22,13 +22,13 @@ import kserve
 from kserve import InferOutput, InferRequest, InferResponse
 
 sys.path.append(str(Path(__file__).parent.parent))
-from common import MODELS, Model, arguments
+from common import Model, arguments
 
 
 class Served(kserve.Model):
-    def __init__(self, folder, name):
-        super().__init__(name)
-        self.model = Model(folder, name)
+    def __init__(self, model):
+        super().__init__(model.name)
+        self.model = model
         self.ready = True
 
     async def predict(self, payload, headers=None, response_headers=None):
@@ -50,7 +50,7 @@ class Served(kserve.Model):
 
 if __name__ == "__main__":
     options = arguments()
-    models = [Served(options.models, name) for name in MODELS]
+    models = [Served(Model(path)) for path in options.models]
     # Its gRPC server can only listen on every address, too.
     server = kserve.ModelServer(http_port=options.port, workers=1, enable_grpc=False, enable_latency_logging=False)
     logging.getLogger("kserve.trace").setLevel(logging.WARNING)

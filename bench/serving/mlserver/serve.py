@@ -12,12 +12,12 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import install_uvloop_event_loop
 
 sys.path.append(str(Path(__file__).parent.parent))
-from common import MODELS, Model, arguments, free_port
+from common import Model, arguments, free_port
 
 
 class Runtime(MLModel):
     async def load(self):
-        self.model = Model(Path(self.settings.parameters.uri), self.name)
+        self.model = Model(Path(self.settings.parameters.uri))
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
@@ -39,8 +39,11 @@ async def main():
         # In this process: a pool of one would add two queues and win nothing on one core.
         parallel_workers=0,
     )
-    uri = ModelParameters(uri=str(options.models))
-    await MLServer(settings).start([ModelSettings(name=name, implementation=Runtime, parameters=uri) for name in MODELS])
+    models = [
+        ModelSettings(name=path.stem, implementation=Runtime, parameters=ModelParameters(uri=str(path)))
+        for path in options.models
+    ]
+    await MLServer(settings).start(models)
 
 
 if __name__ == "__main__":

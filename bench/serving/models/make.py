@@ -1,4 +1,4 @@
-"""Makes the two models that every server of the benchmark loads, each with one request and its answer.
+"""Makes the models that every server of the benchmark loads, each with one request and its answer.
 
     make.py FOLDER
 
@@ -19,6 +19,7 @@ SEED = 20240607
 OPSET = 13
 IR_VERSION = 8
 FEATURES = 4
+PIXELS, DIGITS = 64, 10
 IMAGE = (3, 224, 224)
 CLASSES = 1000
 # SqueezeNet 1.1: (squeezed channels, expanded channels per branch); "pool" halves the picture.
@@ -38,6 +39,21 @@ def linreg():
         constants,
     )
     return model(graph), np.array([[1, 2, 3, 4]], np.float32)
+
+
+def logistic():
+    """Scores of ten digits for 8×8 pixels: the second model where two small ones are loaded."""
+    random = np.random.default_rng(SEED)
+    weights = random.normal(0, 0.1, (PIXELS, DIGITS)).astype(np.float32)
+    constants = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.zeros(DIGITS, np.float32), "b")]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["z"]), helper.make_node("Softmax", ["z"], ["y"], axis=1)],
+        "logistic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", PIXELS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", DIGITS])],
+        constants,
+    )
+    return model(graph), random.integers(0, 17, (1, PIXELS)).astype(np.float32)
 
 
 class SqueezeNet:
@@ -103,7 +119,7 @@ def model(graph):
 
 
 def main(folder):
-    for name, make in [("linreg", linreg), ("squeezenet", squeezenet)]:
+    for name, make in [("linreg", linreg), ("logistic", logistic), ("squeezenet", squeezenet)]:
         made, values = make()
         path = folder / f"{name}.onnx"
         onnx.save(made, path)

@@ -1,4 +1,7 @@
-"""PyTriton: a real tritonserver that calls back into this process, where ONNX Runtime computes."""
+"""PyTriton: a real tritonserver that calls back into this process, where ONNX Runtime computes.
+
+Each call brings one request, or with --batching as many as wait.
+"""
 
 import os
 import signal
@@ -12,17 +15,17 @@ from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
 sys.path.append(str(Path(__file__).parent.parent))
-from common import MODELS, Model, arguments, free_port
+from common import Model, arguments, free_port
+
+BATCH_MAX = 64
 
 
-def bind(triton, model):
+def bind(triton, model, batch_max):
     @batch
     def infer(**inputs):
         return {model.output: model.predict(inputs[model.input])}
 
-    # The first dimension is the batch, which Triton adds itself. A network that takes one picture at a
-    # time is not handed more.
-    batch_max = 64 if isinstance(model.input_shape[0], str) else 1
+    # The first dimension is the batch, which Triton adds itself.
     triton.bind(
         model_name=model.name,
         infer_func=infer,
@@ -33,7 +36,7 @@ def bind(triton, model):
 
 
 def main():
-    options = arguments()
+    options = arguments("--batching")
     config = TritonConfig(
         http_address="127.0.0.1",
         http_port=options.port,
@@ -48,8 +51,8 @@ def main():
     # So that tritonserver is stopped with it, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Triton(config=config) as triton:
-        for name in MODELS:
-            bind(triton, Model(options.models, name))
+        for path in options.models:
+            bind(triton, Model(path), BATCH_MAX if options.batching else 1)
         triton.serve()
 
 

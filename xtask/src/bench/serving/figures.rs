@@ -26,9 +26,10 @@ impl Workload {
     /// Everything that a server knows: the small model at each number of connections, the large one
     /// at one.
     pub fn all(kind: Kind) -> impl Iterator<Item = Self> {
-        kind.forms().flat_map(|form| {
+        kind.forms().flat_map(move |form| {
             let small = CONNECTIONS.map(|connections| Self { model: Model::Linreg, form, connections });
-            small.into_iter().chain([Self { model: Model::Squeezenet, form, connections: 1 }])
+            let large = Self { model: Model::Squeezenet, form, connections: 1 };
+            small.into_iter().chain((!kind.only_small()).then_some(large))
         })
     }
 }
@@ -56,11 +57,19 @@ impl From<&Measured> for Figures {
     }
 }
 
-/// One start of one server.
+/// Memory of all of a server's processes at rest, its models loaded and warm.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// With two small models.
+    pub small_mib: f64,
+    /// With a small and a large one.
+    pub mixed_mib: f64,
+}
+
+/// One round's look at one server.
 #[derive(Debug, Default)]
 pub struct Visit {
-    /// At rest, with both models loaded and warm.
-    pub pss_kib: u64,
+    pub memory: Option<Memory>,
     pub figures: BTreeMap<Workload, Figures>,
     pub failures: BTreeMap<(Model, Form), String>,
 }
@@ -76,7 +85,7 @@ impl Visit {
 /// The medians over all rounds, each figure for itself.
 #[derive(Debug)]
 pub struct Medians {
-    pub pss_mib: f64,
+    pub memory: Option<Memory>,
     pub figures: BTreeMap<Workload, Figures>,
     pub failures: BTreeMap<(Model, Form), String>,
 }
@@ -84,7 +93,13 @@ pub struct Medians {
 impl Medians {
     /// Of at least one visit.
     pub fn of(visits: &[Visit]) -> Option<Self> {
-        let pss_mib = median(visits.iter().map(|visit| visit.pss_kib as f64 / 1024.0))?;
+        if visits.is_empty() {
+            return None;
+        }
+        let memory =
+            |part: fn(&Memory) -> f64| median(visits.iter().filter_map(|visit| visit.memory.as_ref()).map(part));
+        let memory = memory(|memory| memory.small_mib).zip(memory(|memory| memory.mixed_mib));
+        let memory = memory.map(|(small_mib, mixed_mib)| Memory { small_mib, mixed_mib });
         let mut found: BTreeMap<Workload, Vec<Figures>> = BTreeMap::new();
         for (workload, figures) in visits.iter().flat_map(|visit| &visit.figures) {
             found.entry(*workload).or_default().push(*figures);
@@ -101,7 +116,7 @@ impl Medians {
         });
         let figures = figures.collect();
         let failures = visits.iter().flat_map(|visit| visit.failures.clone()).collect();
-        Some(Self { pss_mib, figures, failures })
+        Some(Self { memory, figures, failures })
     }
 }
 
@@ -128,5 +143,6 @@ mod tests {
         let workloads = |kind| Workload::all(kind).count();
         assert_eq!(workloads(Kind::Fastapi), 4, "three times the small model, once the large one");
         assert_eq!(workloads(Kind::Muster), 12, "in three forms");
+        assert_eq!(workloads(Kind::PytritonBatching), 6, "in two forms, without the large one");
     }
 }

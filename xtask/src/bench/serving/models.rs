@@ -12,18 +12,25 @@ use crate::{setup, shell};
 pub enum Model {
     /// Linear regression, 4 → 1: what HTTP costs.
     Linreg,
+    /// Logistic regression, 64 → 10: only there to be loaded.
+    Logistic,
     /// SqueezeNet 1.1, 224²: what large tensors and the engine cost.
     Squeezenet,
 }
 
 impl Model {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Linreg, Self::Squeezenet];
+    /// Two small ones, whose memory at rest is the server's own.
+    pub const SMALL: [Self; 2] = [Self::Linreg, Self::Logistic];
+    /// Those that are asked under load.
+    pub const LOADED: [Self; 2] = [Self::Linreg, Self::Squeezenet];
+
+    const ALL: [Self; 3] = [Self::Linreg, Self::Logistic, Self::Squeezenet];
 
     /// As the servers call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linreg => "linreg",
+            Self::Logistic => "logistic",
             Self::Squeezenet => "squeezenet",
         }
     }
@@ -31,9 +38,9 @@ impl Model {
 
 /// The models on disk, with a question and its answer for each.
 pub struct Models {
-    /// Where they lie, as NAME.onnx.
-    pub folder: PathBuf,
+    folder: PathBuf,
     linreg: Sample,
+    logistic: Sample,
     squeezenet: Sample,
 }
 
@@ -47,14 +54,21 @@ impl Models {
         if Model::ALL.iter().any(|model| sample(*model).is_err()) {
             make(&script, &requirements, &folder)?;
         }
-        let (linreg, squeezenet) = (sample(Model::Linreg)?, sample(Model::Squeezenet)?);
-        Ok(Self { folder, linreg, squeezenet })
+        let (linreg, logistic, squeezenet) =
+            (sample(Model::Linreg)?, sample(Model::Logistic)?, sample(Model::Squeezenet)?);
+        Ok(Self { folder, linreg, logistic, squeezenet })
+    }
+
+    /// A model's file.
+    pub fn path(&self, model: Model) -> PathBuf {
+        self.folder.join(model.name()).with_extension("onnx")
     }
 
     /// A model's question and answer.
     pub fn sample(&self, model: Model) -> &Sample {
         match model {
             Model::Linreg => &self.linreg,
+            Model::Logistic => &self.logistic,
             Model::Squeezenet => &self.squeezenet,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::figures::{CONNECTIONS, CROWD, Figures, Medians, Visit, Workload};
+use super::figures::{CONNECTIONS, CROWD, Figures, Medians, Memory, Visit, Workload};
 use super::models::Model;
 use super::request::Form;
 use super::servers::Kind;
@@ -27,11 +27,22 @@ pub fn machine((server, load): (usize, usize)) -> String {
 
 fn table(medians: &BTreeMap<Kind, Medians>) {
     println!(
-        "\n{:<24}{:<11}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>14}{:>10}",
-        "medians", "form", "c=1 /s", "c=4 /s", "c=16 /s", "p50 ms", "p99 ms", "CPU ms", "SqueezeNet /s", "idle MiB"
+        "\n{:<24}{:<11}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}{:>14}{:>11}{:>11}",
+        "medians",
+        "form",
+        "c=1 /s",
+        "c=4 /s",
+        "c=16 /s",
+        "p50 ms",
+        "p99 ms",
+        "CPU ms",
+        "SqueezeNet /s",
+        "small MiB",
+        "mixed MiB"
     );
     for (kind, medians) in medians {
-        let mut memory = format!("{:.0}", medians.pss_mib);
+        let memory = medians.memory.map(|memory| [memory.small_mib, memory.mixed_mib].map(|mib| format!("{mib:.0}")));
+        let mut memory = memory.unwrap_or_else(|| ["–".to_owned(), "–".to_owned()]);
         for form in kind.forms() {
             let figure = |model, connections, part: fn(&Figures) -> f64, digits: usize| {
                 let found = medians.figures.get(&Workload { model, form, connections });
@@ -39,15 +50,17 @@ fn table(medians: &BTreeMap<Kind, Medians>) {
             };
             let [one, four, crowd] = CONNECTIONS.map(|many| figure(Model::Linreg, many, |figures| figures.rate, 0));
             println!(
-                "{:<24}{form:<11}{one:>8}{four:>8}{crowd:>8}{:>9}{:>9}{:>9}{:>14}{memory:>10}",
+                "{:<24}{form:<11}{one:>8}{four:>8}{crowd:>8}{:>9}{:>9}{:>9}{:>14}{:>11}{:>11}",
                 kind.title(),
                 figure(Model::Linreg, CROWD, |figures| figures.p50_ms, 2),
                 figure(Model::Linreg, CROWD, |figures| figures.p99_ms, 2),
                 figure(Model::Linreg, CROWD, |figures| figures.cpu_ms, 3),
                 figure(Model::Squeezenet, 1, |figures| figures.rate, 1),
+                memory[0],
+                memory[1],
             );
             // Told once for a server.
-            memory.clear();
+            memory = [String::new(), String::new()];
         }
     }
 }
@@ -71,20 +84,31 @@ impl Outcome<'_> {
             });
             self.latencies(&mut rows, peer, json, Goal::None);
             let large = if peer == Kind::Mlserver { Goal::AtLeast(0.65) } else { Goal::None };
-            self.large(&mut rows, peer, json, large);
+            if !peer.only_small() {
+                self.large(&mut rows, peer, json, large);
+            }
             if peer.forms().any(|form| form == Form::OipBinary) {
                 self.small(&mut rows, peer, Form::OipBinary, |_| Goal::None);
                 let p99 = if peer == Kind::Kserve { Goal::AtMost(0.1) } else { Goal::None };
                 self.latencies(&mut rows, peer, Form::OipBinary, p99);
                 let large = if peer == Kind::Pytriton { Goal::AtLeast(0.6) } else { Goal::None };
-                self.large(&mut rows, peer, Form::OipBinary, large);
+                if !peer.only_small() {
+                    self.large(&mut rows, peer, Form::OipBinary, large);
+                }
             }
-            let memory = if peer == Kind::Fastapi { Goal::AtMost(0.25) } else { Goal::None };
-            let of = |kind| self.medians.get(&kind).map(|medians| medians.pss_mib);
-            let name = format!("idle memory with two models, PSS in MiB, vs {}", peer.title());
-            rows.push(Row::new(name, of(Kind::Muster), of(peer), memory, self.note(peer, None)));
+            if !peer.only_small() {
+                let goal = if peer == Kind::Fastapi { Goal::AtMost(0.25) } else { Goal::None };
+                rows.push(self.memory("two small models", peer, |memory| memory.small_mib, goal));
+                rows.push(self.memory("linreg and squeezenet", peer, |memory| memory.mixed_mib, Goal::None));
+            }
         }
         rows
+    }
+
+    fn memory(&self, what: &str, peer: Kind, part: fn(&Memory) -> f64, goal: Goal) -> Row {
+        let of = |kind| self.medians.get(&kind)?.memory.as_ref().map(part);
+        let name = format!("idle memory with {what}, PSS in MiB, vs {}", peer.title());
+        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, None))
     }
 
     fn small(&self, rows: &mut Vec<Row>, peer: Kind, form: Form, goal: impl Fn(usize) -> Goal) {
@@ -130,10 +154,11 @@ impl Outcome<'_> {
 mod tests {
     use super::*;
 
-    fn medians(rate: f64, pss_mib: f64) -> Medians {
+    fn medians(rate: f64, small_mib: f64) -> Medians {
         let figures = Figures { rate, p50_ms: 1.0, p99_ms: 2.0, cpu_ms: 0.1 };
         let figures = Workload::all(Kind::Muster).map(|workload| (workload, figures)).collect();
-        Medians { pss_mib, figures, failures: BTreeMap::new() }
+        let memory = Some(Memory { small_mib, mixed_mib: small_mib });
+        Medians { memory, figures, failures: BTreeMap::new() }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The servers that are compared, and how each is started.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::ValueEnum;
 
+use super::models::{Model, Models};
 use super::process::free_address;
 use super::request::Form;
 use crate::{build, setup, shell};
@@ -18,38 +19,48 @@ pub const FOLDER: &str = "bench/serving";
 pub enum Kind {
     /// Ours, as `muster-agent serve`
     Muster,
-    /// FastAPI, uvicorn and ONNX Runtime
+    /// FastAPI, uvicorn and ONNX Runtime, as one writes it
     Fastapi,
+    /// The same with orjson called by hand
+    FastapiOrjson,
     /// MLServer, its runtime over ONNX Runtime
     Mlserver,
     /// KServe's SDK, its model over ONNX Runtime
     Kserve,
     /// PyTriton: tritonserver with its Python backend, over ONNX Runtime
     Pytriton,
+    /// The same with requests taken together
+    PytritonBatching,
 }
 
 impl Kind {
     /// Who ours is compared with.
-    pub const PEERS: [Self; 4] = [Self::Fastapi, Self::Mlserver, Self::Kserve, Self::Pytriton];
+    pub const PEERS: [Self; 6] =
+        [Self::Fastapi, Self::FastapiOrjson, Self::Mlserver, Self::Kserve, Self::Pytriton, Self::PytritonBatching];
 
     /// For people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Muster => "Muster",
             Self::Fastapi => "FastAPI + ONNX Runtime",
+            Self::FastapiOrjson => "FastAPI, orjson by hand",
             Self::Mlserver => "MLServer",
             Self::Kserve => "KServe SDK",
             Self::Pytriton => "PyTriton",
+            Self::PytritonBatching => "PyTriton, batching",
         }
     }
 
-    fn folder(self) -> &'static str {
+    /// Its folder of the benchmark, and its flag there.
+    fn app(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Muster => "",
-            Self::Fastapi => "fastapi",
-            Self::Mlserver => "mlserver",
-            Self::Kserve => "kserve",
-            Self::Pytriton => "pytriton",
+            Self::Muster => ("", None),
+            Self::Fastapi => ("fastapi", None),
+            Self::FastapiOrjson => ("fastapi", Some("--orjson")),
+            Self::Mlserver => ("mlserver", None),
+            Self::Kserve => ("kserve", None),
+            Self::Pytriton => ("pytriton", None),
+            Self::PytritonBatching => ("pytriton", Some("--batching")),
         }
     }
 
@@ -57,15 +68,20 @@ impl Kind {
     pub fn json(self) -> &'static [Form] {
         match self {
             Self::Muster | Self::Kserve => &[Form::TensorFlow, Form::OipJson],
-            Self::Fastapi => &[Form::TensorFlow],
-            Self::Mlserver | Self::Pytriton => &[Form::OipJson],
+            Self::Fastapi | Self::FastapiOrjson => &[Form::TensorFlow],
+            Self::Mlserver | Self::Pytriton | Self::PytritonBatching => &[Form::OipJson],
         }
     }
 
     /// All the forms that it takes.
     pub fn forms(self) -> impl Iterator<Item = Form> {
-        let binary = matches!(self, Self::Muster | Self::Kserve | Self::Pytriton);
+        let binary = matches!(self, Self::Muster | Self::Kserve | Self::Pytriton | Self::PytritonBatching);
         self.json().iter().copied().chain(binary.then_some(Form::OipBinary))
+    }
+
+    /// Whether memory and large tensors are as without its flag, so that only the small model says more.
+    pub fn only_small(self) -> bool {
+        self == Self::PytritonBatching
     }
 }
 
@@ -82,27 +98,32 @@ impl Server {
         let program = match kind {
             Kind::Muster => build::release_agent()?,
             peer => {
-                let requirements = shell::project().join(FOLDER).join(peer.folder()).join("requirements.txt");
-                setup::environment(&format!("serving-{}", peer.folder()), &requirements)?
+                let (folder, _) = peer.app();
+                let requirements = shell::project().join(FOLDER).join(folder).join("requirements.txt");
+                setup::environment(&format!("serving-{folder}"), &requirements)?
             }
         };
         Ok(Self { kind, program })
     }
 
-    /// The command that serves the models in a folder. One worker on one thread everywhere; ours with
+    /// The command that serves these models. One worker on one thread everywhere; ours with
     /// validation, metrics and isolation, since it has no other way.
-    pub fn command(&self, models: &Path, names: &[&str], address: SocketAddr) -> anyhow::Result<Command> {
+    pub fn command(&self, models: &Models, loaded: &[Model], address: SocketAddr) -> anyhow::Result<Command> {
         let mut command = Command::new(&self.program);
         if self.kind == Kind::Muster {
             command.arg("serve");
-            for name in names {
-                command.arg("--model").arg(format!("{name}={}", models.join(name).with_extension("onnx").display()));
+            for model in loaded {
+                command.arg("--model").arg(format!("{}={}", model.name(), models.path(*model).display()));
             }
             command.args(["--listen", &address.to_string(), "--grpc", &free_address()?.to_string()]);
             return Ok(command);
         }
-        command.arg(shell::project().join(FOLDER).join(self.kind.folder()).join("serve.py"));
-        command.args(["--port", &address.port().to_string()]).arg("--models").arg(models);
+        let (folder, flag) = self.kind.app();
+        command.arg(shell::project().join(FOLDER).join(folder).join("serve.py")).args(flag);
+        command.args(["--port", &address.port().to_string()]);
+        for model in loaded {
+            command.arg("--model").arg(models.path(*model));
+        }
         // One core: libraries that would start a thread for each core of the machine shall not.
         command.env("OMP_NUM_THREADS", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         Ok(command)
