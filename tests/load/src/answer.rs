@@ -19,6 +19,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Reads a whole answer.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut incoming = Incoming::default();
+        if !incoming.take(bytes)? {
+            bail!("the answer is cut off");
+        }
+        incoming.answer()
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(self.head.as_bytes(), name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
@@ -172,10 +181,8 @@ mod tests {
 
     #[test]
     fn headers_are_found_in_any_case() {
-        let mut incoming = Incoming::default();
         let text = b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: 146\r\nContent-Length: 0\r\n\r\n";
-        assert!(incoming.take(text).expect("an answer"));
-        let answer = incoming.answer().expect("whole");
+        let answer = Answer::parse(text).expect("whole");
         assert_eq!(answer.header("inference-header-content-length"), Some("146"));
         assert_eq!(answer.header("inference"), None);
     }

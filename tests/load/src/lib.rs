@@ -8,5 +8,5 @@ mod run;
 
 pub use answer::Answer;
 pub use connection::ask;
-pub use cores::{on_core, two_cores};
+pub use cores::{busy, on_core, ticks_to_time, two_cores};
 pub use run::{Load, Measured, drive};

@@ -43,16 +43,20 @@ pub struct Figures {
     pub p99_ms: f64,
     /// Processor time of all the server's processes for one request.
     pub cpu_ms: f64,
+    /// Share of the server's core that was not the server's: other programs', the host's.
+    pub others: f64,
 }
 
-impl From<&Measured> for Figures {
-    fn from(measured: &Measured) -> Self {
+impl Figures {
+    /// What a load showed.
+    pub fn of(measured: &Measured, others: f64) -> Self {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         Self {
             rate: measured.rate(),
             p50_ms: ms(measured.percentile(0.50)),
             p99_ms: ms(measured.percentile(0.99)),
             cpu_ms: ms(measured.cpu) / measured.answered() as f64,
+            others,
         }
     }
 }
@@ -111,6 +115,7 @@ impl Medians {
                 p50_ms: median(|figures| figures.p50_ms)?,
                 p99_ms: median(|figures| figures.p99_ms)?,
                 cpu_ms: median(|figures| figures.cpu_ms)?,
+                others: median(|figures| figures.others)?,
             };
             Some((workload, figures))
         });

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use muster_load::ticks_to_time;
 use muster_world::{Process, Running, descendants, last_lines, until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -14,8 +15,6 @@ use crate::measure;
 
 /// How long a server may take until it answers rightly: some import half of the Python world.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// The kernel tells processor time in hundredths of a second.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A running server. Dropping it stops it.
 pub struct Served {
@@ -84,7 +83,7 @@ impl Tree {
     /// Processor time so far.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let each = self.processes.iter().map(|process| ticks(process.id));
-        Ok(TICK * each.sum::<anyhow::Result<u32>>()?)
+        Ok(ticks_to_time(each.sum::<anyhow::Result<u64>>()?))
     }
 
     /// Proportional set size.
@@ -93,13 +92,13 @@ impl Tree {
     }
 }
 
-fn ticks(id: u32) -> anyhow::Result<u32> {
+fn ticks(id: u32) -> anyhow::Result<u64> {
     let path = Path::new("/proc").join(id.to_string()).join("stat");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     // The name stands in brackets and may hold anything; user and system time are the 12th and 13th
     // field after it.
     let fields = text.rsplit_once(')').context("no process")?.1.split_whitespace();
-    fields.skip(11).take(2).map(|field| field.parse::<u32>().context("no processor time")).sum()
+    fields.skip(11).take(2).map(|field| field.parse::<u64>().context("no processor time")).sum()
 }
 
 /// A port that nothing listens on now.

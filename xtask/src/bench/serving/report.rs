@@ -8,6 +8,10 @@ use super::request::Form;
 use super::servers::Kind;
 use crate::bench::{self, Goal, Row};
 
+/// Share of the server's core that others may take before a row says so. The load's own packets take
+/// some.
+const OTHERS_MAX: f64 = 0.1;
+
 /// Tells everything.
 pub fn tell(results: &BTreeMap<Kind, Vec<Visit>>, failures: &BTreeMap<Kind, String>) -> anyhow::Result<()> {
     let medians = results.iter().filter_map(|(kind, visits)| Some((*kind, Medians::of(visits)?))).collect();
@@ -134,19 +138,22 @@ impl Outcome<'_> {
         let Workload { model, form, connections } = workload;
         let of = |kind| self.medians.get(&kind)?.figures.get(&workload).map(part);
         let name = format!("{} {form} c={connections}, {unit}, vs {}", model.name(), peer.title());
-        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, Some((model, form))))
+        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, Some(workload)))
     }
 
-    /// Why a figure is missing, or is of fewer rounds.
-    fn note(&self, peer: Kind, what: Option<(Model, Form)>) -> String {
-        let whole = |kind: Kind| self.failures.get(&kind).map(|why| format!("{}: {why}", kind.title()));
-        let part = |kind: Kind| {
-            let why = self.medians.get(&kind)?.failures.get(&what?)?;
-            Some(format!("{}: {why}", kind.title()))
+    /// What to know about the figures: why one is missing, or is worth less.
+    fn note(&self, peer: Kind, workload: Option<Workload>) -> String {
+        let of = |kind: Kind| {
+            let medians = self.medians.get(&kind);
+            let part = workload.zip(medians);
+            let failed = part.and_then(|(load, medians)| medians.failures.get(&(load.model, load.form)).cloned());
+            let others = part.and_then(|(load, medians)| medians.figures.get(&load)).map(|figures| figures.others);
+            let busy = others.filter(|others| *others > OTHERS_MAX);
+            let busy = busy.map(|others| format!("others took {:.0} % of the server's core", others * 100.0));
+            let notes = [self.failures.get(&kind).cloned(), failed, busy].into_iter().flatten();
+            notes.map(|note| format!("{}: {note}", kind.title())).collect::<Vec<_>>()
         };
-        let notes: Vec<String> =
-            [Kind::Muster, peer].into_iter().flat_map(|kind| [whole(kind), part(kind)]).flatten().collect();
-        notes.join("\n")
+        [of(Kind::Muster), of(peer)].concat().join("\n")
     }
 }
 
@@ -155,7 +162,7 @@ mod tests {
     use super::*;
 
     fn medians(rate: f64, small_mib: f64) -> Medians {
-        let figures = Figures { rate, p50_ms: 1.0, p99_ms: 2.0, cpu_ms: 0.1 };
+        let figures = Figures { rate, p50_ms: 1.0, p99_ms: 2.0, cpu_ms: 0.1, others: 0.0 };
         let figures = Workload::all(Kind::Muster).map(|workload| (workload, figures)).collect();
         let memory = Some(Memory { small_mib, mixed_mib: small_mib });
         Medians { memory, figures, failures: BTreeMap::new() }

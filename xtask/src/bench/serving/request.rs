@@ -164,7 +164,7 @@ mod tests {
         serde_json::from_str(text).expect("a sample")
     }
 
-    fn check(form: Form, expect: &str) {
+    fn check_request(form: Form, expect: &str) {
         let address = SocketAddr::from(([127, 0, 0, 1], 8501));
         let request = sample().request(form, address).expect("a request");
         assert_eq!(String::from_utf8_lossy(&request).replace("\r\n", "\n"), expect);
@@ -172,23 +172,54 @@ mod tests {
 
     #[test]
     fn requests_are_spelled_as_the_protocols_say() {
-        check(
+        check_request(
             Form::TensorFlow,
             "POST /v1/models/m:predict HTTP/1.1\nHost: 127.0.0.1:8501\nContent-Type: application/json\n\
              Content-Length: 38\n\n{\"instances\":[[[1,-2.5]],[[0.125,4]]]}",
         );
+        check_request(
+            Form::OipJson,
+            "POST /v2/models/m/infer HTTP/1.1\nHost: 127.0.0.1:8501\nContent-Type: application/json\n\
+             Content-Length: 83\n\n\
+             {\"inputs\":[{\"name\":\"x\",\"shape\":[2,1,2],\"datatype\":\"FP32\",\"data\":[1,-2.5,0.125,4]}]}",
+        );
+    }
+
+    #[test]
+    fn a_binary_request_ends_with_the_tensor() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8501));
+        let request = sample().request(Form::OipBinary, address).expect("a request");
+        let (_, body) = request.split_at(request.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4);
+        let (head, tensor) = body.split_at(body.len() - 16);
+        assert_eq!(tensor, [1.0_f32, -2.5, 0.125, 4.0].map(f32::to_le_bytes).concat());
+        let length = format!("Inference-Header-Content-Length: {}\r\n", head.len());
+        assert!(String::from_utf8_lossy(&request).contains(&length), "{length}");
+    }
+
+    /// Whether an answer with this body counts as right.
+    fn check_answer(form: Form, headers: &str, body: &[u8]) -> anyhow::Result<()> {
+        let head = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+        sample().check(form, &Answer::parse(&[head.as_bytes(), body].concat())?)
+    }
+
+    #[test]
+    fn only_right_answers_count() {
+        check_answer(Form::TensorFlow, "", br#"{"predictions": [[0.5], [8.001]]}"#).expect("as good as right");
+        check_answer(Form::OipJson, "", br#"{"outputs": [{"data": [0.5, 8]}]}"#).expect("right");
+        let head = br#"{"outputs": [{"parameters": {"binary_data_size": 8}}]}"#;
+        let binary = [head.as_slice(), &0.5_f32.to_le_bytes(), &8_f32.to_le_bytes()].concat();
+        let length = format!("inference-header-content-length: {}\r\n", head.len());
+        check_answer(Form::OipBinary, &length, &binary).expect("right");
+
+        for wrong in [r#"{"predictions": [0.5, 8.1]}"#, r#"{"predictions": [0.5]}"#, r#"{"error": "no"}"#, "no"] {
+            check_answer(Form::TensorFlow, "", wrong.as_bytes()).expect_err(wrong);
+        }
+        check_answer(Form::OipBinary, &length, &binary[..binary.len() - 1]).expect_err("cut off");
     }
 
     #[test]
     fn nested_lists_follow_the_shape() {
         assert_eq!(nested(&[2, 1, 2], &[1.0, -2.5, 0.125, 4.0]), "[[[1,-2.5]],[[0.125,4]]]");
         assert_eq!(nested(&[4], &[1.0, 2.0, 3.0, 0.1]), "[1,2,3,0.1]");
-    }
-
-    #[test]
-    fn a_wrong_number_is_noticed() {
-        let (value, expected) = (json!([[0.5], [8.001]]), [0.5, 8.001]);
-        assert_eq!(flat(&value).expect("numbers"), expected);
-        assert!(flat(&json!(["a"])).is_err());
     }
 }

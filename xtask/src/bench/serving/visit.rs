@@ -1,10 +1,10 @@
 //! One round's look at one server: started, checked, weighed, loaded, stopped.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use muster_load::{Load, ask, drive, on_core};
+use muster_load::{Load, ask, busy, drive, on_core};
 
 use super::figures::{Figures, Memory, Visit, Workload};
 use super::models::{Model, Models};
@@ -105,15 +105,18 @@ impl Bench {
     }
 
     fn measure(&self, served: &Served, workload: Workload, times: Times) -> anyhow::Result<Figures> {
-        let (_, core) = self.cores;
+        let (server_core, load_core) = self.cores;
         let address = served.address;
         let request = self.models.sample(workload.model).request(workload.form, address)?;
         let (Times { warm_up, duration }, connections) = (times, workload.connections);
         let load = Load { address, request: &request, connections, warm_up, duration };
         let tree = served.tree()?;
-        let measured = on_core(core, || drive(&load, &|| tree.cpu()))?;
+        let (began, busy_before, cpu_before) = (Instant::now(), busy(server_core)?, tree.cpu()?);
+        let measured = on_core(load_core, || drive(&load, &|| tree.cpu()))?;
+        let taken = busy(server_core)?.saturating_sub(busy_before);
+        let others = taken.saturating_sub(tree.cpu()?.saturating_sub(cpu_before)).div_duration_f64(began.elapsed());
         anyhow::ensure!(measured.refused == 0, "{} requests were refused", measured.refused);
-        Ok(Figures::from(&measured))
+        Ok(Figures::of(&measured, others))
     }
 }
 
