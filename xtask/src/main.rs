@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod cache;
+mod clients;
 mod dashboard;
 mod demo;
 mod measure;
@@ -35,6 +36,8 @@ enum Command {
     Web(web::Options),
     /// Test the dashboard in a browser, as `test` does
     Dashboard,
+    /// Ask `muster-agent serve` with the clients that people have, as `test` does
+    Clients,
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Sim(options) => sim::run(&options),
         Command::Web(options) => web::run(&options),
         Command::Dashboard => dashboard::check(),
+        Command::Clients => clients::check(),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

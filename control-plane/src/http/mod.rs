@@ -1,6 +1,6 @@
 //! The HTTP API: one file for each resource, and what holds for all of them.
 //!
-//! `/api/v1/…` is the API, `/v1/models/…` the gateway, `/metrics` the counters, `/` the dashboard.
+//! `/api/v1/…` is the API, `/v1/models/…` and `/v2/…` the gateway, `/metrics` the counters, `/` the dashboard.
 //! Everything but what is marked open needs a token or a session; every body and every request has a bound.
 
 pub mod error;
@@ -10,12 +10,12 @@ pub mod bundles;
 pub mod claims;
 pub mod deployments;
 pub mod devices;
+mod doors;
 pub mod enrol;
 pub mod events;
 pub mod feed;
 pub mod metrics;
 pub mod plan;
-mod predict;
 mod rollouts;
 pub mod session;
 pub mod trust;
@@ -64,14 +64,14 @@ pub fn api(plane: Arc<Plane>, door: Door) -> Router {
         async move { ([(header::CONTENT_TYPE, "application/json")], document.as_str().to_owned()) }
     });
     let token = from_fn_with_state(plane.clone(), auth::require_token);
-    let behind_token = predict::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
+    let behind_token = doors::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
     let router = router.merge(behind_token).merge(web::routes()).route("/api/v1/openapi.json", openapi);
     finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, door)
 }
 
 /// The gateway on a listener of its own.
 pub fn gateway(plane: Arc<Plane>, door: Door) -> Router {
-    let mut router = predict::routes();
+    let mut router = doors::routes();
     if door == Door::Tls {
         router = router.layer(from_fn_with_state(plane.clone(), auth::require_token));
     }
