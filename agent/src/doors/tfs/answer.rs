@@ -193,10 +193,11 @@ pub fn classification(outputs: &[Tensor], examples: usize) -> Result<Vec<u8>, St
 }
 
 /// A number for each example: the output `outputs`, else the first of floats with one value for each,
-/// else, to say what is wrong, the first.
+/// else, to say what is wrong, the first of floats or of any.
 pub fn regression(outputs: &[Tensor], examples: usize) -> Result<Vec<u8>, String> {
     let one_each = |output: &&Tensor| is_float(output) && matches!(output.shape[..], [_] | [_, 1]);
-    let output = named(outputs, "outputs").or_else(|| outputs.iter().find(one_each)).or_else(|| outputs.first());
+    let output = named(outputs, "outputs").or_else(|| outputs.iter().find(one_each));
+    let output = output.or_else(|| outputs.iter().find(is_float)).or_else(|| outputs.first());
     let Some(output) = output else { return Err("Expected one output Tensor.".into()) };
     let batch = match output.shape[..] {
         [batch] | [batch, 1] => batch,

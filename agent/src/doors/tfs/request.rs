@@ -362,13 +362,14 @@ fn column(port: &Port, json: &mut Jiter<'_>, first: Peek, text_bytes: usize) -> 
     Tensor::for_port(port, shape, data.into()).map_err(|error| error.to_string())
 }
 
-/// Where the first dimension of several inputs is open, it is the batch: the same for all of them.
+/// Where the first dimension of several inputs is open, it is the batch: the same for all of them. TF
+/// Serving holds to that, in these words, where it batches (`batching/batching_util.h`).
 fn same_batch(ports: &[Port], tensors: &[Tensor]) -> Result<(), String> {
     let batched = ports.iter().zip(tensors).filter(|(port, _)| matches!(port.shape.first(), Some(None)));
     let mut sizes = batched.filter_map(|(_, tensor)| tensor.shape.first());
     match sizes.next() {
         Some(first) if sizes.any(|size| size != first) => {
-            Err("Batching session Run() input tensors must have equal 0th-dimension size.".into())
+            Err("Batching Run() input tensors must have equal 0th-dimension size".into())
         }
         _ => Ok(()),
     }

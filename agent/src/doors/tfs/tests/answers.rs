@@ -101,6 +101,7 @@ fn regressions_are_laid_out_as_tf_serving_does() {
         ("-", &[("label:i64[3]", "[1,2,3]"), ("b:f16[3]", "[1,2,3]")], r#"{"results":[1.0,2.0,3.0]}"#),
         ("-", &[("b:f32[3]", "[1,2,3]"), ("outputs:f32[3]", "[4,5,6]")], r#"{"results":[4.0,5.0,6.0]}"#),
         ("-", &[("y:f32[3,2]", "[[1,2],[3,4],[5,6]]")], "error: Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [3,2]"),
+        ("-", &[("label:i64[3]", "[1,2,3]"), ("y:f32[3,2]", "[[1,2],[3,4],[5,6]]")], "error: Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [3,2]"),
         ("-", &[("y:f32[]", "1")], "error: Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got []"),
         ("-", &[("y:f32[2]", "[1,2]")], "error: Input batch size did not match output batch size: 3 vs. 2"),
         ("-", &[("y:i64[3]", "[1,2,3]")], "error: Expected output Tensor of DT_FLOAT.  Got: DT_INT64"),
