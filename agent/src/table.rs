@@ -183,9 +183,8 @@ impl Table {
             VersionChoice::Version(version) => served(version),
             VersionChoice::Label(label) => versions.labels.get(label).and_then(served),
         };
-        let starting = |version: &Version| {
-            versions.known.get(version).is_some_and(|known| known.state == VersionState::Loading)
-        };
+        let starting =
+            |version: &Version| versions.known.get(version).is_some_and(|known| known.state == VersionState::Loading);
         let starts = match choice {
             VersionChoice::Latest => versions.known.keys().any(starting),
             VersionChoice::Version(version) => starting(version),

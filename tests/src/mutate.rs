@@ -41,8 +41,11 @@ pub fn mutate(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
 }
 
 /// Operators of the same length, so that no length in a file changes with the name.
-const OPERATORS: [&[&[u8]]; 3] =
-    [&[b"Add", b"Sub", b"Mul", b"Div", b"Max", b"Min", b"Pow"], &[b"Relu", b"Tanh", b"Sqrt", b"Sign"], &[b"Softmax", b"Sigmoid"]];
+const OPERATORS: [&[&[u8]]; 3] = [
+    &[b"Add", b"Sub", b"Mul", b"Div", b"Max", b"Min", b"Pow"],
+    &[b"Relu", b"Tanh", b"Sqrt", b"Sign"],
+    &[b"Softmax", b"Sigmoid"],
+];
 
 /// A model file with changes that leave most of it readable: bytes in place, operators of the same kind
 /// for each other; or with changes of any kind.

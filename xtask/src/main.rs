@@ -1,5 +1,6 @@
 //! `cargo xtask …`: everything the project does to itself.
 
+mod bench;
 mod build;
 mod cache;
 mod dashboard;
@@ -38,6 +39,9 @@ enum Command {
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
     Measure,
+    /// Compare Muster with its peers, side by side in one run
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Train the fixture models again and compare them with the committed ones
     Models {
         /// Replace the committed models instead
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
     };
     match done {
