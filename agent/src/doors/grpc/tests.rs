@@ -2,8 +2,15 @@
 
 use std::collections::BTreeSet;
 
-/// A field: its message, name, number, and whether there may be many.
-type Field = (String, String, u32, bool);
+/// A field: its message, name and number, whether there may be many, and its type (`other` for
+/// messages, enumerations and maps).
+type Field = (String, String, u32, bool, &'static str);
+
+const SCALARS: [&str; 9] = ["bool", "bytes", "double", "float", "int32", "int64", "string", "uint32", "uint64"];
+
+fn scalar(name: &str) -> &'static str {
+    SCALARS.iter().find(|scalar| **scalar == name).copied().unwrap_or("other")
+}
 
 /// The fields of a `.proto` file; nested messages by their own names.
 fn of_proto(text: &str) -> BTreeSet<Field> {
@@ -20,7 +27,9 @@ fn of_proto(text: &str) -> BTreeSet<Field> {
                 let message = open.iter().rev().find(|(kind, _)| *kind == "message").expect("a message").1;
                 let number = number.trim_end_matches(';').parse().expect("a number");
                 let many = words[0] == "repeated" || words[0].starts_with("map<");
-                fields.insert((message.to_owned(), name.to_string(), number, many));
+                let of_type = words.iter().rev().nth(3).copied().unwrap_or_default();
+                let of_type = if words[0].starts_with("map<") { "other" } else { scalar(of_type) };
+                fields.insert((message.to_owned(), name.to_string(), number, many, of_type));
             }
             _ => {}
         }
@@ -51,7 +60,8 @@ fn of_code(text: &str) -> BTreeSet<Field> {
             let number = number.and_then(|number| number.parse().ok()).expect("a number");
             let many = attribute.contains("repeated") || attribute.contains("btree_map");
             let name = if choice { snake(name) } else { name.to_owned() };
-            fields.insert((message.clone(), name, number, many));
+            let of_type = attribute.trim_start_matches("#[prost(").split([',', ' ']).next().map_or("", scalar);
+            fields.insert((message.clone(), name, number, many, of_type));
             attribute.clear();
         }
     }

@@ -29,6 +29,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use muster_shared::door::oip::{self, Request};
 use serde::Serialize;
+use serde_json::json;
 
 use self::refusal::Refusal;
 use self::repository::{Closed, Repository};
@@ -78,19 +79,24 @@ async fn respond(door: &OipDoor, ask: Ask<'_>) -> Result<Answer, Refusal> {
             let outputs = infer::infer(table, &served, asked).await?;
             write::write(model.name, &served, id.as_deref(), &outputs)
         }
-        Request::Live => Ok(empty(StatusCode::OK)),
-        Request::Ready => Ok(empty(ready_status(metadata::all_ready(table)))),
+        // Triton answers with a status alone; KServe's clients read these bodies.
+        Request::Live => Ok(Answer::json(StatusCode::OK, &json!({ "live": true }))),
+        Request::Ready => {
+            let ready = metadata::all_ready(table);
+            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            Ok(Answer::json(status, &json!({ "ready": ready })))
+        }
         Request::ModelReady(model) => {
             metadata::find(table, &model)?;
-            Ok(empty(StatusCode::OK))
+            Ok(Answer::json(StatusCode::OK, &json!({ "name": model.name, "ready": true })))
         }
-        Request::ServerMetadata => json(&metadata::server()),
-        Request::ModelMetadata(model) => json(&metadata::model(table, &model)?),
-        Request::ModelConfig(model) => json(&metadata::config(table, &model)?),
-        Request::Statistics(model) => json(&statistics::of(table, model.as_ref())?),
+        Request::ServerMetadata => told(&metadata::server()),
+        Request::ModelMetadata(model) => told(&metadata::model(table, &model)?),
+        Request::ModelConfig(model) => told(&metadata::config(table, &model)?),
+        Request::Statistics(model) => told(&statistics::of(table, model.as_ref())?),
         Request::Index => {
             let ready_only = repository::wants_ready_only(ask.body)?;
-            json(&repository::index(&*door.repository, ready_only))
+            told(&repository::index(&*door.repository, ready_only))
         }
         Request::Load(name) => {
             let parameters = repository::parameters(ask.body)?;
@@ -102,20 +108,16 @@ async fn respond(door: &OipDoor, ask: Ask<'_>) -> Result<Answer, Refusal> {
             door.repository.unload(name, parameters).await?;
             Ok(empty(StatusCode::OK))
         }
-        Request::SharedMemoryStatus => Ok(Answer::json(StatusCode::OK, &serde_json::json!([]))),
+        Request::SharedMemoryStatus => Ok(Answer::json(StatusCode::OK, &json!([]))),
         Request::Absent(what) => Err(Refusal::absent(what)),
     }
-}
-
-fn ready_status(ready: bool) -> StatusCode {
-    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 fn empty(status: StatusCode) -> Answer {
     Answer { status, version: None, headers: vec![], body: Default::default() }
 }
 
-fn json(body: &impl Serialize) -> Result<Answer, Refusal> {
+fn told(body: &impl Serialize) -> Result<Answer, Refusal> {
     let body = serde_json::to_vec(body).map_err(|error| Refusal::failed(error.to_string()))?;
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok(Answer { status: StatusCode::OK, version: None, headers, body: body.into() })

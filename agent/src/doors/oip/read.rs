@@ -97,6 +97,8 @@ fn parse(body: &Bytes, json_bytes: usize) -> Result<Asked, Refusal> {
     let mut key = json.next_object()?.map(Key::of);
     while let Some(known) = key {
         match known {
+            // Some clients write what they leave out.
+            Key::Id | Key::Outputs | Key::Parameters if is_null(&mut json)? => {}
             Key::Id => asked.id = Some(json.next_str()?.to_owned()),
             Key::Inputs => {
                 inputs_given = true;
@@ -140,6 +142,15 @@ fn parse(body: &Bytes, json_bytes: usize) -> Result<Asked, Refusal> {
     }
 }
 
+/// Whether the next value is `null`, which it then passes.
+fn is_null(json: &mut Jiter<'_>) -> Result<bool, Refusal> {
+    let null = json.peek()? == Peek::Null;
+    if null {
+        json.known_null()?;
+    }
+    Ok(null)
+}
+
 fn bounded(count: usize, what: &str) -> Result<(), Refusal> {
     if count < NAMED_MAX { Ok(()) } else { Err(Refusal::bad(format!("more than {NAMED_MAX} {what}"))) }
 }
@@ -177,6 +188,7 @@ fn input(json: &mut Jiter<'_>, binary: &mut Binary<'_>) -> Result<Tensor, Refusa
             }
             Key::Datatype => datatype = Some(datatypes::dtype(json.next_str()?)?),
             Key::Shape => shape = Some(sizes(json)?),
+            Key::Parameters if is_null(json)? => {}
             Key::Parameters => given = parameters(json)?,
             Key::Data => {
                 let peek = json.peek()?;
@@ -251,6 +263,7 @@ fn output(json: &mut Jiter<'_>) -> Result<Wanted, Refusal> {
     while let Some(known) = key {
         match known {
             Key::Name => name = Some(json.next_str()?.to_owned()),
+            Key::Parameters if is_null(json)? => {}
             Key::Parameters => given = parameters(json)?,
             _ => json.next_skip()?,
         }

@@ -114,6 +114,9 @@ async fn json_goes_in_and_comes_out() {
         "outputs": [{"name": "b", "datatype": "INT64", "shape": [1], "data": [5]}]});
     assert_eq!(infer(&door, "pair", body).await, (200, expected.clone()));
     assert_eq!(infer(&door, "pair/versions/3", body).await, (200, expected));
+    let nothing = r#"{"id": null, "parameters": null, "outputs": null, "inputs": [
+        {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], "parameters": null}]}"#;
+    assert_eq!(infer(&door, "text", nothing).await.0, 200);
     let texts = r#"{"inputs": [{"name": "t", "shape": [2], "datatype": "BYTES", "data": ["a", "ü\n"]}]}"#;
     let (status, answer) = infer(&door, "text", texts).await;
     assert_eq!((status, &answer["outputs"][0]["data"]), (200, &json!(["a", "ü\n"])));
@@ -189,7 +192,7 @@ async fn what_is_malformed_is_refused_with_words() {
         (one(&format!("{{{good}}}")), "no \"data\""),
         (one(&format!("{{{good}, \"data\": [1]}}")), "not of expected type: string"),
         (one(&format!("{{{good}, \"data\": [\"a\", \"b\"]}}")), "bytes are not what shape [1] of BYTES takes"),
-        (one(&format!("{{{good}, \"data\": [[\"a\"], \"b\"]}}")), "different lengths"),
+        (one(&format!("{{{good}, \"data\": [[\"a\"], \"b\"]}}")), "incorrect level"),
         (
             one(&format!("{{{good}, \"data\": [\"a\"], \"parameters\": {{\"binary_data_size\": 1}}}}")),
             "and \"binary_data_size\"",
@@ -253,8 +256,9 @@ proptest! {
 #[tokio::test]
 async fn models_are_told_of() {
     let door = door();
-    assert_eq!(get(&door, "/v2/health/live").await.0, 200);
-    assert_eq!(get(&door, "/v2/health/ready").await.0, 503);
+    assert_eq!(get(&door, "/v2/health/live").await, (200, json!({"live": true})));
+    assert_eq!(get(&door, "/v2/health/ready").await, (503, json!({"ready": false})));
+    assert_eq!(get(&door, "/v2/models/pair/ready").await.1, json!({"name": "pair", "ready": true}));
     assert_eq!(get(&door, "/v2").await.1["name"], metadata::NAME);
     let (status, told) = get(&door, "/v2/models/pair").await;
     let tensors =
