@@ -48,7 +48,7 @@ const TIERS: [(&str, Tier); 9] = [
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
         // Everything but the simulation, and the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story"];
+        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story", "--test", "sandbox"];
         for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use muster_shared::limits::CALL_BODY_BYTES_MAX;
-use muster_shared::message::TfServingVerb;
+use muster_shared::message::Door;
 use muster_shared::{DeploymentName, Version};
 
 use super::error::{tf_serving, tf_serving_error};
@@ -45,14 +45,15 @@ async fn model(State(plane): State<Arc<Plane>>, request: Request) -> Response {
         let text = format!("the request is larger than {CALL_BODY_BYTES_MAX} bytes: ask a device's own door");
         return tf_serving(StatusCode::PAYLOAD_TOO_LARGE, &text);
     };
-    let verb = target.verb;
+    let (post, rest) = (target.predicts, target.rest.to_owned());
     let Some(deadline) = deadline(&parts.headers) else {
         let text = format!("{DEADLINE_MS}: write milliseconds, 1 to {}", gateway::DEADLINE_MAX.as_millis());
         return tf_serving(StatusCode::BAD_REQUEST, &text);
     };
-    match gateway::ask(&plane, Ask { deployment, version: target.version, verb, body, deadline }).await {
+    let (version, door, json_bytes) = (target.version, Door::TfServing, None);
+    match gateway::ask(&plane, Ask { deployment, version, door, post, rest, json_bytes, body, deadline }).await {
         Ok(answer) => respond(answer),
-        Err(error) => not_answered(verb, &error),
+        Err(error) => not_answered(post, &error),
     }
 }
 
@@ -64,12 +65,12 @@ fn deadline(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// TensorFlow Serving says it differently where a status was asked for.
-fn not_answered(verb: TfServingVerb, error: &GatewayError) -> Response {
-    match (verb, error) {
-        (TfServingVerb::Status, GatewayError::UnknownDeployment(name)) => {
+fn not_answered(predicts: bool, error: &GatewayError) -> Response {
+    match (predicts, error) {
+        (false, GatewayError::UnknownDeployment(name)) => {
             tf_serving(StatusCode::NOT_FOUND, &format!("Could not find any versions of model {name}"))
         }
-        (TfServingVerb::Status, GatewayError::UnknownVersion(name, version)) => {
+        (false, GatewayError::UnknownVersion(name, version)) => {
             tf_serving(StatusCode::NOT_FOUND, &format!("Could not find version {version} of model {name}"))
         }
         _ => tf_serving_error(error),
@@ -104,21 +105,23 @@ fn respond(answer: Answer) -> Response {
 struct Target<'a> {
     name: &'a str,
     version: Option<Version>,
-    verb: TfServingVerb,
+    predicts: bool,
+    /// What stands behind the name.
+    rest: &'a str,
 }
 
 impl<'a> Target<'a> {
     fn parse(method: &Method, rest: &'a str) -> Option<Self> {
-        let (path, verb) = match rest.split_once(':') {
-            Some((path, "predict")) if method == Method::POST => (path, TfServingVerb::Predict),
-            None if method == Method::GET || method == Method::HEAD => (rest, TfServingVerb::Status),
+        let (path, predicts) = match rest.split_once(':') {
+            Some((path, "predict")) if method == Method::POST => (path, true),
+            None if method == Method::GET || method == Method::HEAD => (rest, false),
             _ => return None,
         };
         let (name, version) = match path.split_once('/') {
             None => (path, None),
             Some((name, rest)) => (name, Some(rest.strip_prefix("versions/")?.parse().ok()?)),
         };
-        (!name.is_empty()).then_some(Self { name, version, verb })
+        (!name.is_empty()).then_some(Self { name, version, predicts, rest: &rest[name.len()..] })
     }
 }
 
@@ -148,12 +151,11 @@ mod tests {
     #[test]
     fn paths_are_read_as_tensorflow_serving_reads_them() {
         let version = Version::new;
-        let (status, predict) = (TfServingVerb::Status, TfServingVerb::Predict);
         for (method, path, expected) in [
-            (Method::GET, "digits", Some(("digits", None, status))),
-            (Method::GET, "digits/versions/7", Some(("digits", version(7), status))),
-            (Method::POST, "digits:predict", Some(("digits", None, predict))),
-            (Method::POST, "digits/versions/7:predict", Some(("digits", version(7), predict))),
+            (Method::GET, "digits", Some(("digits", None, false, ""))),
+            (Method::GET, "digits/versions/7", Some(("digits", version(7), false, "/versions/7"))),
+            (Method::POST, "digits:predict", Some(("digits", None, true, ":predict"))),
+            (Method::POST, "digits/versions/7:predict", Some(("digits", version(7), true, "/versions/7:predict"))),
             (Method::GET, "digits:predict", None),
             (Method::POST, "digits", None),
             (Method::POST, "digits:regress", None),
@@ -166,7 +168,7 @@ mod tests {
             (Method::GET, "", None),
         ] {
             let target = Target::parse(&method, path);
-            let expected = expected.map(|(name, version, verb)| Target { name, version, verb });
+            let expected = expected.map(|(name, version, predicts, rest)| Target { name, version, predicts, rest });
             assert_eq!(target, expected, "{method} {path}");
         }
     }

@@ -4,6 +4,7 @@
 pub mod fixtures;
 mod http;
 mod process;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 pub use http::{Answer, get, post};
 pub use process::{Process, Running, descendants, last_lines, output, spelled, until};
+pub use server::{Server, resident_bytes};
 
 /// How long a program may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
