@@ -160,13 +160,13 @@ fn what_a_fresh_machine_needs_is_pinned() -> Result<()> {
     ] {
         assert!(project().join(name).exists(), "{name} is missing");
     }
-    for name in ["tests/models/requirements.txt", "tests/clients/requirements.txt"] {
-        let requirements = read(&project().join(name))?;
+    for path in files("requirements.txt")? {
+        let requirements = read(&path)?;
         let loose = requirements
             .lines()
             .map(str::trim)
             .find(|line| !line.is_empty() && !line.starts_with('#') && !line.contains("=="));
-        assert_eq!(loose, None, "{name}: every Python package is pinned");
+        assert_eq!(loose, None, "{}: every Python package is pinned", path.display());
     }
     Ok(())
 }

@@ -73,9 +73,6 @@ pub fn drive(load: &Load<'_>, cpu: &dyn Fn() -> anyhow::Result<Duration>) -> any
     let cpu_before = cpu()?;
     let mut counted = pump(load, &mut poll, &mut connections, Instant::now(), load.duration)?;
     let cpu = cpu()?.saturating_sub(cpu_before);
-    if counted.latencies.is_empty() {
-        bail!("no request was asked and answered within {:?}", load.duration);
-    }
     counted.latencies.sort_unstable();
     // From answer to answer: of slow requests only whole ones count, over whole times.
     let elapsed = counted.last_answer.saturating_duration_since(warm.last_answer);
@@ -88,7 +85,7 @@ struct Counted {
     last_answer: Instant,
 }
 
-/// Answers and asks until `duration` after `began`. Every answer of that time counts: in a closed loop
+/// Answers and asks until `duration` after `began`, and until something was answered. Every answer of that time counts: in a closed loop
 /// those asked for before are as many as those still missing at the end.
 fn pump(
     load: &Load<'_>,
@@ -101,7 +98,8 @@ fn pump(
     // A long run's worth, so that nothing is copied while it is measured.
     let mut counted = Counted { latencies: Vec::with_capacity(1 << 18), refused: 0, last_answer: began };
     let mut last_sign = Instant::now();
-    while began.elapsed() < duration {
+    // On a busy machine a slow request may take longer than that; one answer is waited for.
+    while began.elapsed() < duration || counted.latencies.is_empty() {
         if let Err(error) = poll.poll(&mut events, Some(POLL_EVERY)) {
             if error.kind() == std::io::ErrorKind::Interrupted {
                 continue;

@@ -10,6 +10,7 @@ mod servers;
 mod visit;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -30,6 +31,9 @@ pub struct Options {
     /// Only these servers; rows of the others stay empty
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
+    /// This agent instead of one built for users
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// Say yes to installing what is missing
     #[arg(long)]
     yes: bool,
@@ -58,7 +62,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let mut failures: BTreeMap<Kind, String> = BTreeMap::new();
     let mut servers = vec![];
     for kind in options.kinds() {
-        match Server::prepare(kind) {
+        match Server::prepare(kind, options.agent.as_deref()) {
             Ok(server) => servers.push(server),
             Err(error) => tell_failure(&mut failures, kind, &error.context("cannot be installed")),
         }

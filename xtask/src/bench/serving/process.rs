@@ -46,9 +46,11 @@ impl Served {
                 }
             }
         });
+        let ended = self.running.as_mut().is_some_and(|running| running.check().is_err());
         answered.map_err(|error| match refused {
-            Some(refused) => error.context(format!("last: {refused:#}; its log:\n{}", last_lines(&self.log))),
-            None => error,
+            Some(refused) if !ended => error.context(format!("{refused:#}; its log:\n{}", last_lines(&self.log))),
+            // That it ended, and its log, is what the error says.
+            _ => error,
         })
     }
 

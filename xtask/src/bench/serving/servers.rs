@@ -1,7 +1,7 @@
 //! The servers that are compared, and how each is started.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::ValueEnum;
@@ -93,11 +93,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds or installs it.
-    pub fn prepare(kind: Kind) -> anyhow::Result<Self> {
-        let program = match kind {
-            Kind::Muster => build::release_agent()?,
-            peer => {
+    /// Builds or installs it, unless ours is given.
+    pub fn prepare(kind: Kind, agent: Option<&Path>) -> anyhow::Result<Self> {
+        let program = match (kind, agent) {
+            (Kind::Muster, Some(agent)) => std::path::absolute(agent)?,
+            (Kind::Muster, None) => build::release_agent()?,
+            (peer, _) => {
                 let (folder, _) = peer.app();
                 let requirements = shell::project().join(FOLDER).join(folder).join("requirements.txt");
                 setup::environment(&format!("serving-{folder}"), &requirements)?
