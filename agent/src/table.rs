@@ -1,13 +1,15 @@
 //! Which models answer on this device: every door looks a model up here and reaches the same worker.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use muster_shared::door::VersionChoice;
 use muster_shared::manifest::Port;
 use muster_shared::{DeploymentName, ModelName, Version};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{timeout, timeout_at};
 
 use crate::meter::Meter;
 use crate::metrics::{Metrics, OfVersion};
@@ -16,10 +18,15 @@ use crate::stats::Counters;
 use crate::tensor::Tensor;
 use crate::worker::parent::{PredictError, Prediction, WorkerHandle};
 
+/// How long a request waits for a model that is being started.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+
 /// The models of this device, by the name doors use.
 #[derive(Debug, Default)]
 pub struct Table {
     models: RwLock<BTreeMap<DeploymentName, Versions>>,
+    /// Something began to answer.
+    changed: Notify,
     /// What telemetry tells of them.
     pub meter: Arc<Meter>,
     /// What `/metrics` tells of them.
@@ -131,6 +138,7 @@ impl Table {
         let version = known.served.as_ref().map(|served| served.version);
         let known = version.map(|version| (version, known)).into_iter().collect();
         self.write().insert(name, Versions { known, labels: BTreeMap::new() });
+        self.changed.notify_waiters();
         self.prune_metrics();
     }
 
@@ -147,6 +155,7 @@ impl Table {
         let version = served.version;
         let known = Known { state: VersionState::Available, error: None, served: Some(Arc::new(served)) };
         self.write().entry(name.clone()).or_default().known.insert(version, known);
+        self.changed.notify_waiters();
     }
 
     /// This version does not answer, and why. Requests under way end on it.
@@ -204,6 +213,54 @@ impl Table {
         self.read().iter().map(|(name, versions)| (name.clone(), entries(versions))).collect()
     }
 
+    /// Waits where the model is just being started, so that a process that ended costs no more than the
+    /// requests it had; no longer than moments.
+    pub async fn started(&self, name: &str, choice: &VersionChoice) {
+        let until = tokio::time::Instant::now() + RESTART_WAIT;
+        let started = self.wait_for(until, || match self.find(name, choice) {
+            Err(NotServed::Starting) => None,
+            _ => Some(()),
+        });
+        started.await;
+    }
+
+    /// Looks again whenever something begins to answer.
+    async fn wait_for<T>(&self, until: tokio::time::Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // What changes from here on is not missed.
+            changed.as_mut().enable();
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            timeout_at(until, changed).await.ok()?;
+        }
+    }
+
+    /// Asks the model; where its process ended before it took the request, the one that follows.
+    async fn ask(&self, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
+        // Cheap: the elements are shared.
+        let answer = served.worker.predict(inputs.clone()).await;
+        if answer.as_ref().err() != Some(&PredictError::Gone) {
+            return answer;
+        }
+        let follows = |other: &Arc<Served>| {
+            other.deployment == served.deployment
+                && other.version == served.version
+                && !other.worker.is_same(&served.worker)
+        };
+        let until = tokio::time::Instant::now() + RESTART_WAIT;
+        let next = self.wait_for(until, || {
+            let models = self.read();
+            let mut known = models.values().flat_map(|versions| versions.known.values());
+            known.find_map(|known| known.served.clone().filter(follows))
+        });
+        match next.await {
+            Some(next) => next.worker.predict(inputs).await,
+            None => answer,
+        }
+    }
+
     /// Runs the model once and counts it.
     pub async fn predict(&self, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
         self.predict_within(served, inputs, None).await
@@ -217,7 +274,7 @@ impl Table {
         wait: Option<Duration>,
     ) -> Result<Prediction, PredictError> {
         let (began, rows) = (Instant::now(), served.rows(&inputs));
-        let running = served.worker.predict(inputs);
+        let running = self.ask(served, inputs);
         let answer = match wait {
             None => running.await,
             Some(wait) => timeout(wait, running).await.unwrap_or(Err(PredictError::Late)),

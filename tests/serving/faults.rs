@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use muster_tests::programs;
 use muster_tests::serving::{Client, endless, hungry, is_times, request, row, times};
 use muster_world::{DEADLINE, Server, output, until};
@@ -15,7 +15,7 @@ const KILLS: usize = 5;
 /// Must show: serving again within a second. A deadline here, ten times as long; the median is printed.
 const SERVING_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Asks a model all the time and notes every answer that is not right.
+/// Asks a model all the time, as fast as it answers, and notes every answer that is not right.
 fn watch(stop: &AtomicBool, door: &str, model: &str, factor: f32, wrong: &Mutex<Vec<(u16, String)>>) -> Result<usize> {
     let (mut client, mut number) = (Client::new(door), 0);
     while !stop.load(Ordering::SeqCst) {
@@ -48,7 +48,6 @@ fn a_killed_worker_costs_only_its_models_requests_under_way() -> Result<()> {
             for kill in 0..KILLS {
                 // A worker that has served for a while, as most have.
                 let victim = worker_of(&server, "double")?;
-                let before = doubles.lock().expect("the list").len();
                 let killed_at = Instant::now();
                 output(std::process::Command::new("kill").args(["-9", &victim.to_string()]))?;
                 let mut client = Client::new(door);
@@ -58,7 +57,6 @@ fn a_killed_worker_costs_only_its_models_requests_under_way() -> Result<()> {
                     Ok((again && answer.status == 200).then_some(()))
                 })?;
                 took.push(killed_at.elapsed());
-                ensure!(doubles.lock().expect("the list").len() - before < 5000, "far more failed than were under way");
                 // So that the next end is not one of a worker that has only just begun, which is started
                 // again later and later.
                 std::thread::sleep(if kill + 1 < KILLS { Duration::from_secs(11) } else { Duration::ZERO });
@@ -76,6 +74,8 @@ fn a_killed_worker_costs_only_its_models_requests_under_way() -> Result<()> {
     let (doubles, triples) = (doubles.into_inner()?, triples.into_inner()?);
     println!("{} requests of the killed model failed, {} of the other", doubles.len(), triples.len());
     assert_eq!(triples, []);
+    // Each of the four clients has one request under way at most.
+    assert!(doubles.len() <= 4 * KILLS, "{doubles:?}");
     let not_503: Vec<_> = doubles.iter().filter(|(status, _)| *status != 503).collect();
     assert!(not_503.is_empty(), "{not_503:?}");
     Ok(())

@@ -143,6 +143,11 @@ impl WorkerHandle {
         self.stop.cancel();
     }
 
+    /// Whether both mean the same worker.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.process, &other.process)
+    }
+
     /// The number of its process, while there is one.
     pub fn process(&self) -> Option<u32> {
         Some(self.process.load(Ordering::Relaxed)).filter(|process| *process != 0)

@@ -120,7 +120,8 @@ impl Service {
 /// Runs a model: the message, and the version that answered.
 async fn run(door: &OipDoor, request: ModelInferRequest) -> Result<(ModelInferResponse, Version), Refusal> {
     let (name, version) = (request.model_name.clone(), request.model_version.clone());
-    let served = metadata::find(&door.table, &Model::of(&name, &version)?)?;
+    let model = Model::of(&name, &version)?;
+    let served = metadata::find_started(&door.table, &model).await?;
     let id = request.id.clone();
     let asked = contents::read(request)?;
     let outputs = infer::infer(&door.table, &served, asked).await?;

@@ -181,6 +181,7 @@ impl Door {
     async fn ask_raw(&self, route: &RawRoute, payload: Bytes) -> Result<Bytes, String> {
         let choice = route.version.map_or(VersionChoice::Latest, VersionChoice::Version);
         let table = &self.doors.table;
+        table.started(route.model.as_str(), &choice).await;
         let served = table.find(route.model.as_str(), &choice).map_err(|error| format!("{}: {error}", route.model))?;
         let ([input], [_]) = (&served.inputs[..], &served.outputs[..]) else {
             return Err(format!(

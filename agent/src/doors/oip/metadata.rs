@@ -142,6 +142,17 @@ pub fn all_ready(table: &Table) -> bool {
     table.models().iter().all(|(_, versions)| versions.iter().any(|known| answers(known.state)))
 }
 
+/// Like [`find`], but waits for moments where the model is just being started.
+pub async fn find_started(table: &Table, model: &Model<'_>) -> Result<Arc<Served>, Refusal> {
+    match find(table, model) {
+        Err(Refusal { kind: Kind::Unavailable, .. }) => {
+            table.started(model.name, &model.version).await;
+            find(table, model)
+        }
+        found => found,
+    }
+}
+
 /// Who answers for a model.
 pub fn find(table: &Table, model: &Model<'_>) -> Result<Arc<Served>, Refusal> {
     table.find(model.name, &model.version).map_err(|_| nobody(table, model))

@@ -73,7 +73,7 @@ async fn respond(door: &OipDoor, ask: Ask<'_>) -> Result<Answer, Refusal> {
     let table = &*door.table;
     match oip::parse(ask.method.as_str(), ask.path)? {
         Request::Infer(model) => {
-            let served = metadata::find(table, &model)?;
+            let served = metadata::find_started(table, &model).await?;
             let asked = read::read(ask, &served)?;
             let id = asked.id.clone();
             let outputs = infer::infer(table, &served, asked).await?;

@@ -64,7 +64,12 @@ async fn respond(table: &Table, ask: Ask<'_>) -> Result<(Option<Version>, Vec<u8
     if request.verb == TfsVerb::Status {
         return status(table, &request).map_err(|error| (None, error));
     }
-    let served = find(table, &request, ask.body).map_err(|error| (None, error))?;
+    let mut found = find(table, &request, ask.body);
+    if found.as_ref().is_err_and(|error| error.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()) {
+        table.started(&request.model, &request.choice).await;
+        found = find(table, &request, ask.body);
+    }
+    let served = found.map_err(|error| (None, error))?;
     let version = Some(served.version);
     let invalid = |text: String| (version, TfsError::invalid(text));
     let body = match request.verb {
