@@ -33,7 +33,7 @@ pub struct Serve {
     /// Memory for each model; default: three quarters of the machine's
     #[arg(long, value_name = "SIZE")]
     memory: Option<Bytes>,
-    /// Processor time for each model in thousandths of a core; default: one core
+    /// Processor time for each model, 500m or 2 cores; default: one core
     #[arg(long, value_name = "MILLI")]
     cpu: Option<MilliCpu>,
     /// Where to open the HTTP doors; on a loopback address
