@@ -124,6 +124,9 @@ pub enum NotServed {
     /// It is being loaded, or started again after its process ended.
     #[error("the model is being started; try again")]
     Starting,
+    /// It could not be loaded, for this reason.
+    #[error("the model cannot be served now: {0}")]
+    Failed(String),
     /// No version carries this label.
     #[error("no version of the model carries the label {0:?}")]
     Label(String),
@@ -168,7 +171,8 @@ impl Table {
         let mut models = self.write();
         if let Some(versions) = models.get_mut(name) {
             versions.known.remove(&version);
-            if versions.known.is_empty() {
+            // Labels stay: they mean the version when it comes back.
+            if versions.known.is_empty() && versions.labels.is_empty() {
                 models.remove(name);
             }
         }
@@ -192,14 +196,18 @@ impl Table {
             VersionChoice::Version(version) => served(version),
             VersionChoice::Label(label) => versions.labels.get(label).and_then(served),
         };
-        let starting =
-            |version: &Version| versions.known.get(version).is_some_and(|known| known.state == VersionState::Loading);
-        let starts = match choice {
-            VersionChoice::Latest => versions.known.keys().any(starting),
-            VersionChoice::Version(version) => starting(version),
-            VersionChoice::Label(label) => versions.labels.get(label).is_some_and(starting),
-        };
-        found.ok_or_else(|| if starts { NotServed::Starting } else { not_served(choice) })
+        found.ok_or_else(|| {
+            let known = match choice {
+                VersionChoice::Latest => versions.known.values().next_back(),
+                VersionChoice::Version(version) => versions.known.get(version),
+                VersionChoice::Label(label) => versions.labels.get(label).and_then(|of| versions.known.get(of)),
+            };
+            match known {
+                Some(Known { state: VersionState::Loading, .. }) => NotServed::Starting,
+                Some(Known { error: Some(reason), .. }) => NotServed::Failed(reason.clone()),
+                _ => not_served(choice),
+            }
+        })
     }
 
     /// What is known of a model's versions, the newest first; none where the model is not known.
@@ -210,7 +218,9 @@ impl Table {
 
     /// Every model with its versions, the newest first.
     pub fn models(&self) -> Vec<(DeploymentName, Vec<VersionEntry>)> {
-        self.read().iter().map(|(name, versions)| (name.clone(), entries(versions))).collect()
+        let models = self.read();
+        let known = models.iter().filter(|(_, versions)| !versions.known.is_empty());
+        known.map(|(name, versions)| (name.clone(), entries(versions))).collect()
     }
 
     /// Waits where the model is just being started, so that a process that ended costs no more than the

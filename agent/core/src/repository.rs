@@ -48,8 +48,10 @@ pub enum Action {
     Start(WorkerId, Key, PathBuf),
     /// From now on this worker answers for the version; requests under way end where they began.
     Route(WorkerId, Key),
-    /// Nobody answers for the version, for this reason.
+    /// Nobody answers for the version: its worker ended, for this reason, and is started again.
     Unroute(Key, String),
+    /// The version could not be loaded, for this reason; nobody answers for it.
+    Fail(Key, String),
     /// Nothing is to be known of the version any more.
     Forget(Key),
     /// Let the worker finish what it has, and end it.
@@ -177,7 +179,7 @@ impl Repository {
             entry.attempts += 1;
             entry.error = Some(reason.clone());
             if entry.running.is_none() {
-                actions.push(Action::Unroute(key.clone(), reason));
+                actions.push(Action::Fail(key.clone(), reason));
             }
             return;
         }
@@ -299,7 +301,7 @@ mod tests {
         repository.step(Event::Started(WorkerId(1)), 0, 0.0);
         repository.step(wanted(&[(2, 0)]), 0, 0.0);
         let failed = repository.step(Event::Ended(WorkerId(2), "no model".into()), 0, 0.0);
-        assert_eq!(failed, [Action::Unroute(key(2), "no model".into())]);
+        assert_eq!(failed, [Action::Fail(key(2), "no model".into())]);
         assert_eq!(repository.settled(&model()), Some(Err("no model".into())));
         assert_eq!(repository.state(&key(1)), Some(State::Available));
         assert_eq!(repository.next_deadline_ms(), Some(500));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use flate2::Compression;
@@ -50,6 +51,9 @@ const GZIP_FROM_BYTES: usize = 1024;
 const DEVICE: HeaderName = HeaderName::from_static("muster-device");
 /// Which version answered.
 const VERSION: HeaderName = HeaderName::from_static("muster-version");
+
+/// How long the asker waits, in milliseconds.
+const DEADLINE_MS: HeaderName = HeaderName::from_static("muster-deadline-ms");
 
 /// How these doors are opened.
 #[derive(Debug, Clone, Default)]
@@ -135,17 +139,11 @@ impl Server {
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let began = Instant::now();
         let (head, body) = request.into_parts();
-        if let Some(what) = stranger(self.own, &head.headers) {
-            let text = format!("this door answers to loopback names only, not to {what}");
-            return self.to_http(Answer::error(StatusCode::FORBIDDEN, &text), false);
-        }
         let gzip = takes_gzip(&head.headers);
-        let (answer, length) = match self.read(&head.headers, body).await {
-            Ok(body) => {
-                let ask = Ask { method: &head.method, path: head.uri.path(), headers: &head.headers, body: &body };
-                (self.doors.answer(ask).await, body.len())
-            }
-            Err((status, text)) => (Answer::error(status, &text), 0),
+        let mut length = 0;
+        let answer = match self.ask(&head, body, &mut length).await {
+            Ok(answer) => answer,
+            Err((status, text)) => Answer::error(status, &text),
         };
         if self.options.access_log {
             let (method, path, status) = (&head.method, head.uri.path(), answer.status.as_u16());
@@ -159,6 +157,25 @@ impl Server {
             *response.body_mut() = Full::default();
         }
         response
+    }
+
+    async fn ask(&self, head: &Parts, body: Incoming, length: &mut usize) -> Result<Answer, (StatusCode, String)> {
+        if let Some(what) = stranger(self.own, &head.headers) {
+            let text = format!("this door answers to loopback names only, not to {what}");
+            return Err((StatusCode::FORBIDDEN, text));
+        }
+        let body = self.read(&head.headers, body).await?;
+        *length = body.len();
+        let ask = Ask { method: &head.method, path: head.uri.path(), headers: &head.headers, body: &body };
+        let Some(said) = head.headers.get(DEADLINE_MS) else { return Ok(self.doors.answer(ask).await) };
+        let milliseconds =
+            said.to_str().ok().and_then(|said| said.parse().ok()).filter(|milliseconds| *milliseconds > 0);
+        let Some(milliseconds) = milliseconds else {
+            return Err((StatusCode::BAD_REQUEST, format!("{DEADLINE_MS}: write milliseconds, 1 or more")));
+        };
+        let late =
+            |_| (StatusCode::GATEWAY_TIMEOUT, format!("no answer within the {milliseconds} ms of {DEADLINE_MS}"));
+        timeout(Duration::from_millis(milliseconds), self.doors.answer(ask)).await.map_err(late)
     }
 
     /// The whole body, unpacked.

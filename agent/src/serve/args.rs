@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use muster_shared::quantity::{Bytes, MilliCpu};
+use muster_shared::quantity::Bytes;
 use muster_shared::{ModelName, Version};
 
 /// What can be said on the command line.
@@ -33,9 +33,9 @@ pub struct Serve {
     /// Memory for each model; default: three quarters of the machine's
     #[arg(long, value_name = "SIZE")]
     memory: Option<Bytes>,
-    /// Processor time for each model, 500m or 2 cores; default: one core
-    #[arg(long, value_name = "MILLI")]
-    cpu: Option<MilliCpu>,
+    /// Processor time for each model in thousandths of a core, 500 or 500m; default: one core
+    #[arg(long, value_name = "MILLI", value_parser = milli)]
+    cpu: Option<u32>,
     /// Where to open the HTTP doors; on a loopback address
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -75,6 +75,8 @@ pub struct Serve {
     load_timeout_ms: u64,
     #[command(flatten)]
     ignored: Ignored,
+    #[command(flatten)]
+    refused: Refused,
 }
 
 /// How long a model may take to be loaded, where nothing is said.
@@ -107,6 +109,8 @@ struct Ignored {
     per_process_gpu_memory_fraction: Option<String>,
     #[arg(long = "monitoring_config_file", hide = true)]
     monitoring_config_file: Option<String>,
+    #[arg(long = "allow_version_labels_for_unavailable_models", num_args = 0..=1, default_missing_value = "true", hide = true)]
+    allow_version_labels_for_unavailable_models: Option<String>,
 }
 
 impl Ignored {
@@ -124,10 +128,43 @@ impl Ignored {
             ("tensorflow_inter_op_parallelism", &self.tensorflow_inter_op_parallelism),
             ("per_process_gpu_memory_fraction", &self.per_process_gpu_memory_fraction),
             ("monitoring_config_file", &self.monitoring_config_file),
+            ("allow_version_labels_for_unavailable_models", &self.allow_version_labels_for_unavailable_models),
         ];
         flags.into_iter().filter(|(_, given)| given.is_some()).map(|(name, _)| name).collect()
     }
 }
+
+/// Flags of TF Serving's that mean something that is done otherwise here.
+#[derive(Debug, Clone, Args)]
+struct Refused {
+    #[arg(long = "model_config_file", hide = true)]
+    model_config_file: Option<String>,
+    #[arg(long = "ssl_config_file", hide = true)]
+    ssl_config_file: Option<String>,
+}
+
+impl Refused {
+    fn next_move(&self) -> Option<&'static str> {
+        if self.model_config_file.is_some() {
+            return Some("--model_config_file is not read here; give --model NAME=DIR once for each model of it");
+        }
+        self.ssl_config_file
+            .as_ref()
+            .map(|_| "--ssl_config_file is not read here; put a proxy that speaks TLS before the doors")
+    }
+}
+
+/// Thousandths of a core, also as Kubernetes writes them.
+fn milli(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('m').unwrap_or(text);
+    let milli = number.parse::<u32>().ok().filter(|milli| (CPU_MILLI_MIN..=CPU_MILLI_MAX).contains(milli));
+    milli.ok_or_else(|| format!("write thousandths of a core, {CPU_MILLI_MIN} to {CPU_MILLI_MAX}: 500 is half a core"))
+}
+
+/// Less than this is no time to answer in.
+const CPU_MILLI_MIN: u32 = 10;
+/// More cores than any machine of a fleet of small ones has.
+const CPU_MILLI_MAX: u32 = 1_024_000;
 
 /// Who may load and unload models while serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -246,6 +283,7 @@ impl Serve {
         // One engine so far: both names mean it.
         let (Engine::Auto | Engine::Tract) = self.engine;
         let mut models: BTreeMap<ModelName, Place> = BTreeMap::new();
+        let base_path = self.model_base_path.clone();
         let base = match (self.model_name, self.model_base_path) {
             (name, Some(path)) => {
                 // TF Serving's own default name.
@@ -256,7 +294,8 @@ impl Serve {
             (None, None) => None,
         };
         for ModelArg { name, path, version } in self.models.into_iter().chain(base) {
-            if path.is_dir() {
+            // TF Serving waits for a base path that is not there yet.
+            if path.is_dir() || base_path.as_ref() == Some(&path) {
                 if let Some(version) = version {
                     bail!("{}: a folder has versions of its own; leave @{version} out", path.display());
                 }
@@ -265,11 +304,18 @@ impl Serve {
                 }
                 continue;
             }
+            if !path.exists() && base_path.as_ref() != Some(&path) {
+                // `@` behind a path is a version only where a number follows.
+                bail!("--model {name}: there is no file or folder {}; write PATH or PATH@VERSION", path.display());
+            }
             let version = version.or(Version::new(1)).context("1 is a version")?;
             match models.entry(name.clone()).or_insert_with(|| Place::Files(BTreeMap::new())) {
                 Place::Files(files) if !files.contains_key(&version) => drop(files.insert(version, path)),
                 _ => bail!("model {name} is given twice in version {version}"),
             }
+        }
+        if let Some(other) = self.refused.next_move() {
+            bail!("{other}");
         }
         if models.is_empty() && self.model_repository.is_none() {
             bail!("nothing to serve; add --model NAME=PATH, or --model_name NAME --model_base_path DIR");
@@ -291,7 +337,7 @@ impl Serve {
             repository: self.model_repository,
             control: self.model_control,
             memory_bytes: self.memory.map(|memory| memory.0),
-            cpu_milli: self.cpu.map(|cpu| cpu.0),
+            cpu_milli: self.cpu,
             listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8501))),
             grpc: address("--grpc", self.grpc, "--port", self.port)?,
             ready_file: self.ready_file,
@@ -313,7 +359,8 @@ fn address(
     let address = match (given, port) {
         (Some(_), Some(_)) => bail!("{flag} and {port_flag} say the same; leave one out"),
         // TF Serving listens everywhere. Nobody is asked who they are here, so it stays on this machine.
-        (None, port) => port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+        // TF Serving's 0 means that the door stays closed.
+        (None, port) => port.filter(|port| *port != 0).map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
         (given, None) => given,
     };
     if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
@@ -363,9 +410,16 @@ mod tests {
 
     #[test]
     fn models_versions_and_labels_are_read() {
-        let config = config("--model m=a@b.onnx --model m=c.onnx@2 --label m:stable=1").expect("a configuration");
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, two] = ["a@b.onnx", "c.onnx"].map(|file| folder.path().join(file));
+        for file in [&one, &two] {
+            std::fs::write(file, b"x").expect("a file");
+        }
+        let line = format!("--model m={} --model m={}@2 --label m:stable=1 --cpu 250", one.display(), two.display());
+        let config = config(&line).expect("a configuration");
+        assert_eq!(config.cpu_milli, Some(250));
         let name: ModelName = "m".parse().expect("a name");
-        let files = BTreeMap::from([(version(1), "a@b.onnx".into()), (version(2), "c.onnx".into())]);
+        let files = BTreeMap::from([(version(1), one), (version(2), two)]);
         assert_eq!(config.models[&name], Place::Files(files));
         assert_eq!(config.labels[&name], BTreeMap::from([("stable".to_owned(), version(1))]));
     }
@@ -377,15 +431,19 @@ mod tests {
             ("--model m", "NAME=PATH"),
             ("--model m=", "the path is missing"),
             ("--model m/n=a", "m/n"),
-            ("--model m=a --model m=b", "twice in version 1"),
+            ("--model m=/dev/null --model m=/dev/null", "twice in version 1"),
+            ("--model m=/dev/null@x", "PATH@VERSION"),
+            ("--model m=/dev/null --model_config_file x", "--model NAME=DIR"),
+            ("--model m=/dev/null --cpu 0", "thousandths"),
+            ("--model m=/dev/null --cpu 0.5", "thousandths"),
             ("--model m=a@0", "version"),
-            ("--model m=a --label n:x=1", "no model n"),
-            ("--model m=a --label m:=1", "no label"),
-            ("--model m=a --listen 0.0.0.0:1", "loopback"),
-            ("--model m=a --listen 127.0.0.1:1 --rest_api_port 1", "leave one out"),
+            ("--model m=/dev/null --label n:x=1", "no model n"),
+            ("--model m=/dev/null --label m:=1", "no label"),
+            ("--model m=/dev/null --listen 0.0.0.0:1", "loopback"),
+            ("--model m=/dev/null --listen 127.0.0.1:1 --rest_api_port 1", "leave one out"),
             ("--model_name m", "--model_base_path"),
             ("--model-repository x", "--model-control explicit"),
-            ("--model m=a --memory lots", "lots"),
+            ("--model m=/dev/null --memory lots", "lots"),
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use muster_agent_core::repository::{Action, Event, Key, Repository};
 use muster_agent_core::slot::WorkerId;
+use muster_shared::door::VersionChoice;
 use muster_shared::{DeploymentName, DeviceId, ModelName, Version};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -31,7 +32,7 @@ use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, server};
 use crate::identity;
 use crate::outside::{jitter, now_ms};
-use crate::table::{Served, Table, VersionState};
+use crate::table::{NotServed, Served, Table, VersionState};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
 use crate::worker::protocol::{Load, Loaded};
 
@@ -137,6 +138,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         places: config.models.clone(),
         unloaded: vec![],
         waiting: vec![],
+        not_found: BTreeMap::new(),
         table,
         program: std::env::current_exe().context("cannot find this program to start workers with")?,
         workers: BTreeMap::new(),
@@ -159,6 +161,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     if let Some((_, open)) = grpc {
         let _ = open.await;
     }
+    info!("the server stops");
     server.end().await;
     Ok(())
 }
@@ -225,6 +228,8 @@ struct Server {
     /// Unloaded by order: known, and not to be served.
     unloaded: Vec<ModelName>,
     waiting: Vec<Waiting>,
+    /// Why there is nothing at a place.
+    not_found: BTreeMap<ModelName, String>,
     table: Arc<Table>,
     program: PathBuf,
     workers: BTreeMap<WorkerId, Worker>,
@@ -280,18 +285,32 @@ impl Server {
     fn look(&mut self, name: &ModelName) -> Result<(), String> {
         let Some(place) = self.places.get(name) else { return Err("it has no place".to_owned()) };
         let wanted = folder::versions(place).map_err(|error| error.to_string())?;
+        if self.not_found.remove(name).is_some() {
+            self.forget_failed(name);
+        }
         self.step(Event::Wanted(name.clone(), wanted));
         Ok(())
     }
 
-    fn not_found(&self, name: &ModelName, reason: &str) {
-        let Ok(served) = deployment(name) else { return };
-        let known = self.table.versions(served.as_str()).unwrap_or_default();
-        let (Some(first), true) = (Version::new(1), known.iter().all(|version| version.served.is_none())) else {
+    /// What was said where there was nothing to serve is said no more.
+    fn forget_failed(&self, name: &ModelName) {
+        let Ok(name) = deployment(name) else { return };
+        for version in self.table.versions(name.as_str()).unwrap_or_default() {
+            if version.state == VersionState::End {
+                self.table.forget(&name, version.version);
+            }
+        }
+    }
+
+    /// A place where there is nothing to serve takes nothing away from what answers already.
+    fn not_found(&mut self, name: &ModelName, reason: &str) {
+        if self.not_found.get(name).is_some_and(|told| told == reason) {
             return;
-        };
-        if !known.iter().any(|version| version.error.as_deref() == Some(reason)) {
-            warn!(model = %name, reason, "there is nothing to serve");
+        }
+        warn!(model = %name, reason, "there is nothing to serve, or nothing newer");
+        self.not_found.insert(name.clone(), reason.to_owned());
+        let (Ok(served), Some(first)) = (deployment(name), Version::new(1)) else { return };
+        if self.table.versions(served.as_str()).is_none() {
             self.table.set_state(&served, first, VersionState::End, Some(reason.to_owned()));
         }
     }
@@ -347,7 +366,7 @@ impl Server {
 
     /// What failed, once everything was tried.
     fn tried(&self) -> Option<BTreeMap<ModelName, String>> {
-        let mut failed = BTreeMap::new();
+        let mut failed = self.not_found.clone();
         for name in self.places.keys() {
             if let Err(reason) = self.repository.settled(name)? {
                 failed.insert(name.clone(), reason);
@@ -406,6 +425,11 @@ impl Server {
                 let Some(name) = served(&key) else { return };
                 self.table.set_state(&name, key.1, VersionState::Loading, Some(reason));
             }
+            Action::Fail(key, reason) => {
+                warn!(model = %key.0, version = %key.1, reason, "a version cannot be loaded; it is tried again");
+                let Some(name) = served(&key) else { return };
+                self.table.set_state(&name, key.1, VersionState::End, Some(reason));
+            }
             Action::Forget(key) => {
                 if let Some(name) = served(&key) {
                     self.table.forget(&name, key.1);
@@ -422,7 +446,7 @@ impl Server {
 
     fn start(&mut self, id: WorkerId, key: Key, file: PathBuf) {
         if let Ok(name) = deployment(&key.0)
-            && self.table.find(name.as_str(), &muster_shared::door::VersionChoice::Version(key.1)).is_err()
+            && self.table.find(name.as_str(), &VersionChoice::Version(key.1)).err() == Some(NotServed::Version(key.1))
         {
             self.table.set_state(&name, key.1, VersionState::Loading, None);
         }

@@ -432,7 +432,8 @@ fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64, by_ke
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
     match (status.signal(), status.code()) {
-        (Some(9), _) => (Death::Killed, "killed (signal 9)".to_owned()),
+        // What people and supervisors send; no program does this to itself.
+        (Some(signal @ (1 | 2 | 9 | 15)), _) => (Death::Killed, format!("killed (signal {signal})")),
         (Some(signal), _) => (Death::Crashed, format!("crashed with signal {signal}: {line}")),
         (None, code) => (Death::Killed, format!("exited with code {}: {line}", code.unwrap_or(-1))),
     }
@@ -481,6 +482,7 @@ mod tests {
         check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
         check(signal(11), "", Death::Crashed, "crashed with signal 11: ");
         check(signal(9), "", Death::Killed, "killed (signal 9)");
+        check(signal(15), "", Death::Killed, "killed (signal 15)");
         check(code(1), "no sandbox", Death::Killed, "exited with code 1: no sandbox");
     }
 

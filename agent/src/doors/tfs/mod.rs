@@ -11,7 +11,7 @@
 //!   taken.
 //! - Texts must be UTF-8; what an output of texts holds beyond that is written as U+FFFD.
 //! - What the model is given must fit its shape; there the words are ours.
-//! - A model that is being loaded, or started again, is 503 instead of 404.
+//! - A model that is being loaded or started again, or could not be, is 503 instead of 404.
 
 pub mod answer;
 pub mod examples;
@@ -109,8 +109,8 @@ fn find(table: &Table, request: &TfsRequest<'_>, body: &[u8]) -> Result<Arc<Serv
         Ok(served) => return Ok(served),
         Err(error) => error,
     };
-    if error == NotServed::Starting {
-        // TF Serving says that there is no such model; but this one is worth another try.
+    if matches!(error, NotServed::Starting | NotServed::Failed(_)) {
+        // TF Serving says that there is no such model; but this one is worth another try, or a look.
         return Err(TfsError { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), text: error.to_string() });
     }
     if request.verb != TfsVerb::Metadata {
