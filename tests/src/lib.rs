@@ -6,11 +6,11 @@ pub mod hungry;
 pub mod load;
 pub mod models;
 pub mod mutate;
-pub mod onnx;
 pub mod serving;
 
 use std::path::PathBuf;
 
+pub use muster_world::onnx;
 use muster_world::{Programs, World};
 
 /// A world with a control plane and these devices.

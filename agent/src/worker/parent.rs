@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use muster_agent_core::slot::{Death, WorkerId};
 use muster_shared::reported::{Measured, RefusalKind};
 use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Pid, setpriority_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
@@ -36,6 +37,11 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a worker may take to finish what it has once it is to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// A worker that computes for longer lets others go first: those whose runs are short take no more than
+/// their grant from it, and would wait for a whole run otherwise.
+const LONG_RUN: Duration = Duration::from_millis(20);
+/// The priority of who lets others go first, as `nice` counts it.
+const YIELDING: i32 = 10;
 /// Of what a worker writes to its standard error, a line is kept up to here.
 const ERROR_LINE_BYTES_MAX: u64 = 4096;
 /// What a worker may run as one, where that has cost no memory yet.
@@ -175,6 +181,8 @@ struct Life {
     stopping: bool,
     /// The queue is empty and closed.
     no_more: bool,
+    /// It lets others go first.
+    yields: bool,
 }
 
 struct Waiting {
@@ -186,6 +194,7 @@ enum Next {
     Message(Option<std::io::Result<(FromWorker, Bytes)>>),
     Requests(Option<Vec<Request>>),
     Stop,
+    Long,
     Late,
 }
 
@@ -225,6 +234,7 @@ impl Life {
             ready: false,
             stopping: false,
             no_more: false,
+            yields: false,
         })
     }
 
@@ -245,6 +255,7 @@ impl Life {
                 message = self.messages.next() => Next::Message(message),
                 requests = self.queue.next(), if idle && !self.no_more => Next::Requests(requests),
                 () = stop.cancelled(), if !self.stopping => Next::Stop,
+                () = sleep_until(self.progress + LONG_RUN), if self.ready && !idle && !self.yields => Next::Long,
                 () = sleep_until(deadline), if !idle => Next::Late,
             };
             match next {
@@ -260,6 +271,7 @@ impl Life {
                     self.no_more = true;
                 }
                 Next::Stop => self.stop_taking(),
+                Next::Long => self.let_go_first(true),
                 Next::Late => {
                     stuck = true;
                     break;
@@ -299,6 +311,9 @@ impl Life {
     fn answered(&mut self, answers: Vec<AnswerHead>, rest_us: u64, mut body: Bytes) -> bool {
         // A worker that rests because of its grant is not stuck.
         self.progress = Instant::now() + Duration::from_micros(rest_us);
+        if self.yields && self.at_work.len() == answers.len() {
+            self.let_go_first(false);
+        }
         for head in answers {
             let Some(Waiting { request, queued }) = self.at_work.remove(&head.id) else { return false };
             let compute = Duration::from_micros(head.compute_us);
@@ -317,6 +332,16 @@ impl Life {
             let _ = request.reply.send(result);
         }
         true
+    }
+
+    /// Lets others go first, or no longer. A user who is not root may only do the former: then it stays so
+    /// for as long as the process lives, which has shown that its runs are long.
+    fn let_go_first(&mut self, yields: bool) {
+        let process = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let priority = if yields { YIELDING } else { 0 };
+        // Nothing depends on it but how long others wait.
+        let set = setpriority_process(process, priority).is_ok();
+        self.yields = if set { yields } else { true };
     }
 
     /// What is in the queue is still answered; nothing more gets in.

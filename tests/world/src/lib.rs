@@ -2,7 +2,9 @@
 //! types. The demo shows such a [`World`], the stories test in one.
 
 pub mod fixtures;
+pub mod handmade;
 mod http;
+pub mod onnx;
 mod process;
 mod server;
 

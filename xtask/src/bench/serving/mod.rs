@@ -2,6 +2,7 @@
 //! load on another, in rounds so that a slow minute of the machine hits all of them.
 
 mod figures;
+mod isolation;
 mod models;
 mod process;
 mod report;
@@ -81,7 +82,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    report::tell(&results, &failures)?;
+    let ours = servers.iter().find(|server| server.kind == Kind::Muster && !failures.contains_key(&Kind::Muster));
+    let beside = match ours {
+        Some(server) => isolation::rows(&bench, server, options.rounds())?,
+        None => vec![],
+    };
+    report::tell(&results, &failures, beside)?;
     for kind in options.kinds() {
         if kind == Kind::Muster && !results.contains_key(&kind) {
             bail!("{} could not be measured: {}", kind.title(), failures.get(&kind).map_or("", String::as_str));

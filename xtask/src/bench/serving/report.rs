@@ -13,10 +13,16 @@ use crate::bench::{self, Goal, Row};
 const OTHERS_MAX: f64 = 0.1;
 
 /// Tells everything.
-pub fn tell(results: &BTreeMap<Kind, Vec<Visit>>, failures: &BTreeMap<Kind, String>) -> anyhow::Result<()> {
+pub fn tell(
+    results: &BTreeMap<Kind, Vec<Visit>>,
+    failures: &BTreeMap<Kind, String>,
+    more: Vec<Row>,
+) -> anyhow::Result<()> {
     let medians = results.iter().filter_map(|(kind, visits)| Some((*kind, Medians::of(visits)?))).collect();
     table(&medians);
-    bench::tell("bench serving", &Outcome { medians, failures }.rows())
+    let mut rows = Outcome { medians, failures }.rows();
+    rows.extend(more);
+    bench::tell("bench serving", &rows)
 }
 
 /// What the figures were measured on.

@@ -107,16 +107,23 @@ impl Server {
         Ok(Self { kind, program })
     }
 
+    /// The command of ours without any model.
+    pub fn plain_command(&self, address: SocketAddr) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--listen", &address.to_string()]);
+        command
+    }
+
     /// The command that serves these models. One worker on one thread everywhere; ours with
     /// validation, metrics and isolation, since it has no other way.
     pub fn command(&self, models: &Models, loaded: &[Model], address: SocketAddr) -> anyhow::Result<Command> {
         let mut command = Command::new(&self.program);
         if self.kind == Kind::Muster {
-            command.arg("serve");
+            let mut command = self.plain_command(address);
             for model in loaded {
                 command.arg("--model").arg(format!("{}={}", model.name(), models.path(*model).display()));
             }
-            command.args(["--listen", &address.to_string(), "--grpc", &free_address()?.to_string()]);
+            command.args(["--grpc", &free_address()?.to_string()]);
             return Ok(command);
         }
         let (folder, flag) = self.kind.app();
