@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 const MODELS: [&str; 2] = ["digits", "linear_regression"];
 const ANSWERS: [&str; 2] = ["answers/#", "regression/#"];
+/// Topics are at most so long (MQTT 3.1.1, §1.5.3).
+const TOPIC_BYTES_MAX: usize = 65_535;
 /// Far more than are asked at a time.
 const FLOOD_MESSAGES: usize = 10_000;
 /// How much more memory the agent and its workers may have after a flood.
@@ -144,7 +146,7 @@ fn a_message_is_a_request_and_its_answer_comes_by_another_topic() -> Result<()> 
     // Kept by the broker since before the agent knew it: nobody waits for its answer.
     let row = fixtures::held_out("digits", 1)?.instances[0].clone();
     client.publish_retained("cameras/old/digits", &instances(std::slice::from_ref(&row)))?;
-    let _world = beside(&broker)?;
+    let world = beside(&broker)?;
 
     for camera in ["1", "2", "kitchen"] {
         ask_digits(&client, camera)?;
@@ -161,7 +163,11 @@ fn a_message_is_a_request_and_its_answer_comes_by_another_topic() -> Result<()> 
     assert!(why.starts_with("digits has 1 inputs and 2 outputs"), "{why}");
     let why = refusal(&client, "sensors/version-9", &good, "answers/version-9")?;
     assert_eq!(why, "Servable not found for request: Specific(digits, 9)");
+    // The answer's topic would be too long for MQTT: there is none, and the connection stands.
+    client.publish(&format!("cameras/{}/digits", "c".repeat(TOPIC_BYTES_MAX - 20)), &good)?;
     ask_digits(&client, "1")?;
+    let log = world.log("edge-1")?;
+    assert!(log.contains("topics would be too long") && !log.contains("is gone"), "{log}");
 
     // Everything asked before has been answered; the kept message was not asked. Live it is.
     let late = client.next(Duration::from_secs(1));
