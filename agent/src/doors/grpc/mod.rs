@@ -1,8 +1,10 @@
 //! The Open Inference Protocol over gRPC: what [`super::oip`] answers, in the messages of
 //! `proto/open_inference.proto`. [`contents`] makes tensors of messages, [`told`] makes messages of what
-//! is told about models, [`incoming`] takes connections; [`generated`] comes from the `.proto` file, as
+//! is told about models, [`incoming`] takes connections, [`codec`] says whose fault a message without sense
+//! is; [`generated`] comes from the `.proto` file, as
 //! this folder's README says.
 
+pub mod codec;
 pub mod contents;
 #[allow(missing_docs, clippy::all, clippy::unwrap_used)]
 pub mod generated;

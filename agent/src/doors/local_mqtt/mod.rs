@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::settings::{ERROR_SUFFIX, Payload, RawRoute, Settings};
+use self::settings::{ERROR_SUFFIX, Payload, RawRoute, Settings, TOPIC_BYTES_MAX};
 use super::Doors;
 use super::http::Ask;
 use crate::outside::jitter;
@@ -35,6 +35,8 @@ use crate::tensor::Tensor;
 const AT_WORK_MAX: usize = 64;
 /// The largest message either way.
 const PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest answer: in its packet stand the topic and a few bytes beside it.
+const ANSWER_BYTES_MAX: usize = PACKET_BYTES_MAX - TOPIC_BYTES_MAX - 64;
 /// Answers that wait to be sent; more are dropped.
 const OUTGOING_MAX: usize = 128;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -140,10 +142,13 @@ impl Door {
         if message.retain {
             return;
         }
+        let output = route.output_for(&message.topic);
+        if output.len() + ERROR_SUFFIX.len() > TOPIC_BYTES_MAX {
+            return self.drop_one("their answers' topics would be too long");
+        }
         let Ok(place) = self.room.clone().try_acquire_owned() else { return self.drop_one("the models are busy") };
         tokio::spawn(async move {
-            let output = route.output_for(&message.topic);
-            let (topic, payload) = match self.ask(&route, message.payload).await {
+            let (topic, payload) = match self.ask(&route, message.payload).await.and_then(fitting) {
                 Ok(answer) => (output, answer),
                 Err(reason) => {
                     let error = serde_json::json!({ "error": reason }).to_string();
@@ -214,6 +219,16 @@ fn shape_of(port: &Port, bytes: usize) -> Result<Vec<usize>, String> {
     Ok(port.shape.iter().map(|size| size.map_or(missing, |size| size as usize)).collect())
 }
 
+/// One packet too large would end the connection.
+fn fitting(answer: Bytes) -> Result<Bytes, String> {
+    let bytes = answer.len();
+    if bytes <= ANSWER_BYTES_MAX {
+        Ok(answer)
+    } else {
+        Err(format!("the answer's {bytes} bytes are too many for MQTT"))
+    }
+}
+
 fn error_of(body: &[u8]) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let text = parsed.and_then(|body| body.get("error")?.as_str().map(str::to_owned));
@@ -243,5 +258,13 @@ mod tests {
         assert_eq!(shape(&[Some(2), Some(3)], 7), Some(vec![2, 3]), "its bytes are counted later");
         assert_eq!(shape(&[None, Some(0)], 7), None);
         assert_eq!(shape(&[], 4), Some(vec![]));
+    }
+
+    #[test]
+    fn an_answer_and_the_longest_topic_fit_into_a_packet() {
+        let largest = fitting(Bytes::from(vec![0; ANSWER_BYTES_MAX])).expect("an answer");
+        let packet = Publish::new("t".repeat(TOPIC_BYTES_MAX), QoS::AtLeastOnce, largest);
+        assert!(packet.size() <= PACKET_BYTES_MAX);
+        assert!(fitting(Bytes::from(vec![0; ANSWER_BYTES_MAX + 1])).is_err());
     }
 }

@@ -14,6 +14,9 @@ pub const TOPIC: &str = "{topic}";
 /// What is added to the output topic where there is an error instead of an answer.
 pub const ERROR_SUFFIX: &str = "/error";
 
+/// Topics are at most so long (MQTT 3.1.1, §1.5.3).
+pub const TOPIC_BYTES_MAX: usize = 65_535;
+
 /// The table as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -88,15 +91,15 @@ pub enum BadSettings {
     NoRoutes,
     #[error("local-mqtt: {0} routes, at most {ROUTES_MAX} go")]
     TooMany(usize),
-    #[error("local-mqtt.route: {0:?} is no topic filter")]
+    #[error("local-mqtt.route.input: {0:?} is no topic filter")]
     Input(String),
-    #[error("local-mqtt.route: {0:?} is no topic to publish to")]
+    #[error("local-mqtt.route.output: {0:?} is no topic to publish to")]
     Output(String),
     #[error(
-        "local-mqtt.route: answers to {input:?} would go to {output:?}, which {by:?} reads: they would ask again, for ever"
+        "local-mqtt.route.output: answers to {input:?} would go to {output:?}, which {by:?} reads: they would ask again, for ever"
     )]
     Loop { input: String, output: String, by: String },
-    #[error("local-mqtt: password-file without user")]
+    #[error("local-mqtt.password-file: without local-mqtt.user there is nobody to log in")]
     PasswordAlone,
 }
 
@@ -147,9 +150,6 @@ impl RawRoute {
         self.output.replace(TOPIC, topic)
     }
 }
-
-/// Topics are at most so long (MQTT 3.1.1, §1.5.3).
-const TOPIC_BYTES_MAX: usize = 65_535;
 
 fn is_filter(filter: &str) -> bool {
     let levels: Vec<&str> = filter.split('/').collect();
@@ -261,7 +261,7 @@ mod tests {
             (format!("broker = \"localhost:1883\"\n{}", route("a+", "out")), "topic filter"),
             (format!("broker = \"localhost:1883\"\n{}", route("a", "out/+")), "publish"),
             (format!("broker = \"localhost:1883\"\n{}", route("a", "{what}")), "publish"),
-            (format!("broker = \"localhost:1883\"\npassword-file = \"p\"\n{good}"), "without user"),
+            (format!("broker = \"localhost:1883\"\npassword-file = \"p\"\n{good}"), "local-mqtt.user"),
             (format!("broker = \"localhost:1883\"\n{}payload = \"xml\"", good), "payload"),
         ] {
             let error = ready(&text).expect_err(&text);
