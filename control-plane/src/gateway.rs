@@ -71,10 +71,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No such deployment.
-    #[error("Servable not found for request: Latest({0})")]
+    #[error("there is no deployment {0}")]
     UnknownDeployment(DeploymentName),
     /// No device has this version of it.
-    #[error("Servable not found for request: Specific({0}, {1})")]
+    #[error("no device serves version {1} of {0}")]
     UnknownVersion(DeploymentName, Version),
     /// Nobody serves it now.
     #[error("no device serves {deployment} now: {reason}")]

@@ -1,6 +1,7 @@
 //! The doors of devices, by deployment name: TensorFlow Serving's REST API below `/v1/models`, the Open
 //! Inference Protocol below `/v2`. The paths are read by the same code as on a device, which answers.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +9,22 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use http_body_util::LengthLimitError;
 use muster_shared::door::VersionChoice;
 use muster_shared::door::oip::{self, BadPath, Model};
 use muster_shared::door::tfs::{TfsError, TfsRequest, TfsVerb};
 use muster_shared::limits::CALL_BODY_BYTES_MAX;
 use muster_shared::message::Door;
 use muster_shared::{DeploymentName, Version};
+use serde_json::json;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _};
 use tower_http::decompression::RequestDecompressionLayer;
 
-use super::error::{tf_serving, tf_serving_error};
+use super::error::{door_error, door_error_of};
 use crate::gateway::{self, Answer, Ask, GatewayError};
 use crate::plane::Plane;
 
@@ -35,14 +39,20 @@ const JSON_BYTES: HeaderName = HeaderName::from_static("inference-header-content
 
 /// The gateway's paths.
 pub fn routes() -> Router<Arc<Plane>> {
-    Router::new()
-        .route("/v1/models", any(tfs_door))
-        .route("/v1/models/{*rest}", any(tfs_door))
-        .route("/v2", any(oip_door))
-        .route("/v2/", any(oip_door))
-        .route("/v2/{*rest}", any(oip_door))
-        .layer(RequestDecompressionLayer::new())
-        .layer(CompressionLayer::new())
+    let tfs = Router::new().route("/v1/models", any(tfs_door)).route("/v1/models/{*rest}", any(tfs_door));
+    let oip = ["/v2", "/v2/", "/v2/{*rest}"]
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, any(oip_door)));
+    let packed = DefaultPredicate::new().and(is_prediction);
+    let tfs = tfs.layer(CompressionLayer::new());
+    let oip = oip.layer(CompressionLayer::new().compress_when(packed));
+    tfs.merge(oip).layer(RequestDecompressionLayer::new())
+}
+
+/// tritonclient's asyncio client says with every request that it takes gzip, and unpacks the outputs of
+/// models only.
+fn is_prediction(_: StatusCode, _: axum::http::Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    headers.contains_key(VERSION)
 }
 
 async fn tfs_door(State(plane): State<Arc<Plane>>, request: Request) -> Response {
@@ -73,7 +83,7 @@ async fn tfs_door(State(plane): State<Arc<Plane>>, request: Request) -> Response
     match gateway::ask(&plane, ask).await {
         Ok(answer) => respond(answer),
         Err(GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..)) => refused(&request.not_served()),
-        Err(error) => tf_serving_error(&error),
+        Err(error) => door_error_of(&error),
     }
 }
 
@@ -92,21 +102,27 @@ async fn oip_door(State(plane): State<Arc<Plane>>, request: Request) -> Response
                 BadPath::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
                 BadPath::Version(_) => StatusCode::BAD_REQUEST,
             };
-            return tf_serving(status, &error.to_string());
+            return door_error(status, &error.to_string());
         }
     };
     use oip::Request as Asked;
     let (model, post, verb) = match request {
-        Asked::Live | Asked::Ready => return StatusCode::OK.into_response(),
+        Asked::Live => return axum::Json(json!({ "live": true })).into_response(),
+        Asked::Ready => return axum::Json(json!({ "ready": true })).into_response(),
         Asked::ServerMetadata => return axum::Json(server_metadata()).into_response(),
         Asked::Index => return axum::Json(index(&plane)).into_response(),
         Asked::Load(_) | Asked::Unload(_) => {
             let text =
                 "a fleet's models are deployed, not loaded: `muster apply` and `muster scale` say what shall serve";
-            return tf_serving(StatusCode::FORBIDDEN, text);
+            return door_error(StatusCode::FORBIDDEN, text);
         }
-        Asked::Statistics(None) | Asked::SharedMemoryStatus | Asked::Absent(_) => {
-            return tf_serving(StatusCode::NOT_FOUND, "the gateway does not have this; ask a device's own door");
+        Asked::SharedMemoryStatus => return axum::Json(json!([])).into_response(),
+        Asked::Absent(what) => {
+            return door_error(StatusCode::NOT_IMPLEMENTED, &format!("this server has no {what}"));
+        }
+        Asked::Statistics(None) => {
+            let text = "the gateway counts for one deployment: ask for /v2/models/NAME/stats, or a device's own door";
+            return door_error(StatusCode::NOT_FOUND, text);
         }
         Asked::ModelReady(model) => (model, false, "/ready"),
         Asked::ModelMetadata(model) => (model, false, ""),
@@ -115,8 +131,9 @@ async fn oip_door(State(plane): State<Arc<Plane>>, request: Request) -> Response
         Asked::Infer(model) => (model, true, "/infer"),
     };
     let Model { name, version } = model;
-    let unknown = |text: &str| tf_serving(StatusCode::NOT_FOUND, &format!("there is no deployment {text:?}"));
-    let Ok(deployment) = name.parse::<DeploymentName>() else { return unknown(name) };
+    let Ok(deployment) = name.parse::<DeploymentName>() else {
+        return door_error(StatusCode::NOT_FOUND, &format!("there is no deployment {name}"));
+    };
     let version = match version {
         VersionChoice::Version(version) => Some(version),
         _ => None,
@@ -127,15 +144,14 @@ async fn oip_door(State(plane): State<Arc<Plane>>, request: Request) -> Response
     };
     match gateway::ask(&plane, ask).await {
         Ok(answer) => respond(answer),
-        Err(GatewayError::UnknownDeployment(name)) => unknown(name.as_str()),
-        Err(error) => tf_serving_error(&error),
+        Err(error) => door_error_of(&error),
     }
 }
 
 fn server_metadata() -> serde_json::Value {
     // What its devices' doors know, but for what is loaded and unloaded.
     let extensions = ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"];
-    serde_json::json!({
+    json!({
         "name": "muster-control-plane",
         "version": env!("CARGO_PKG_VERSION"),
         "extensions": extensions,
@@ -146,7 +162,7 @@ fn index(plane: &Plane) -> serde_json::Value {
     let routes = plane.routes.now();
     let entry = |(name, route): (&DeploymentName, &crate::routes::Route)| {
         let served = !route.devices.is_empty();
-        serde_json::json!({
+        json!({
             "name": name.as_str(),
             "version": "",
             "state": if served { "READY" } else { "UNAVAILABLE" },
@@ -168,18 +184,20 @@ async fn ask(
 ) -> Result<Ask, Response> {
     let Some(deadline) = deadline(&parts.headers) else {
         let text = format!("{DEADLINE_MS}: write milliseconds, 1 to {}", gateway::DEADLINE_MAX.as_millis());
-        return Err(tf_serving(StatusCode::BAD_REQUEST, &text));
+        return Err(door_error(StatusCode::BAD_REQUEST, &text));
     };
     let json_bytes = match parts.headers.get(JSON_BYTES).map(|value| value.to_str().ok().and_then(|v| v.parse().ok())) {
         None => None,
         Some(Some(bytes)) => Some(bytes),
-        Some(None) => return Err(tf_serving(StatusCode::BAD_REQUEST, "Inference-Header-Content-Length is no number")),
+        Some(None) => return Err(door_error(StatusCode::BAD_REQUEST, "Inference-Header-Content-Length is no number")),
     };
-    // A body that broke off has nobody left to be told.
-    let Ok(body) = to_bytes(body, CALL_BODY_BYTES_MAX).await else {
-        let text = format!("the request is larger than {CALL_BODY_BYTES_MAX} bytes: ask a device's own door");
-        return Err(tf_serving(StatusCode::PAYLOAD_TOO_LARGE, &text));
-    };
+    let body = to_bytes(body, CALL_BODY_BYTES_MAX).await.map_err(|error| {
+        if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
+            let text = format!("the request is larger than {CALL_BODY_BYTES_MAX} bytes: ask a device's own door");
+            return door_error(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        }
+        door_error(StatusCode::BAD_REQUEST, &format!("the request's body cannot be read: {error}"))
+    })?;
     let rest = version.map_or_else(|| verb.to_owned(), |version| format!("/versions/{version}{verb}"));
     Ok(Ask { deployment, version, door, post, rest, json_bytes, body: body.to_vec(), deadline })
 }

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod deployments;
 pub mod devices;
 mod doors;
+mod doors_described;
 pub mod enrol;
 pub mod events;
 pub mod feed;
@@ -38,7 +39,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::error::{ApiError, tf_serving};
+use self::error::{ApiError, door_error};
 use crate::plane::Plane;
 
 /// A body of JSON: the largest is a manifest in its envelope.
@@ -132,6 +133,7 @@ fn described() -> OpenApiRouter<Arc<Plane>> {
     document.components.get_or_insert_default().add_security_scheme("session", session);
     let ways = ["token", "session"].map(|way| SecurityRequirement::new::<_, [String; 0], String>(way, []));
     document.security = Some(ways.to_vec());
+    document.paths = doors_described::paths();
     OpenApiRouter::with_openapi(document)
 }
 
@@ -164,7 +166,7 @@ async fn unknown() -> ApiError {
 }
 
 async fn unknown_model() -> Response {
-    tf_serving(StatusCode::NOT_FOUND, "Not found")
+    door_error(StatusCode::NOT_FOUND, "Not found")
 }
 
 /// Browsers must take answers for what they say they are, and keep none.
