@@ -2,6 +2,7 @@
 //! requests that are broken. With `MUSTER_LONG` set, as `cargo xtask test --long` sets it, whole.
 
 mod faults;
+mod grpc;
 mod load;
 mod mutants;
 mod versions;

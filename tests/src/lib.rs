@@ -1,9 +1,10 @@
 //! What the stories share: a world around the programs that `cargo xtask test` built, and a plane in
-//! an attacker's hands, clients that never rest, servers without a fleet.
+//! an attacker's hands, clients that never rest, servers without a fleet, a broker beside a device.
 
 pub mod hostile;
 pub mod hungry;
 pub mod load;
+pub mod local_broker;
 pub mod models;
 pub mod mutate;
 pub mod onnx;
