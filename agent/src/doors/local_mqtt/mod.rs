@@ -258,4 +258,12 @@ mod tests {
         assert_eq!(shape(&[None, Some(0)], 7), None);
         assert_eq!(shape(&[], 4), Some(vec![]));
     }
+
+    #[test]
+    fn an_answer_and_the_longest_topic_fit_into_a_packet() {
+        let largest = fitting(Bytes::from(vec![0; ANSWER_BYTES_MAX])).expect("an answer");
+        let packet = Publish::new("t".repeat(TOPIC_BYTES_MAX), QoS::AtLeastOnce, largest);
+        assert!(packet.size() <= PACKET_BYTES_MAX);
+        assert!(fitting(Bytes::from(vec![0; ANSWER_BYTES_MAX + 1])).is_err());
+    }
 }
