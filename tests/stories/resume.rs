@@ -28,7 +28,6 @@ fn a_killed_agent_goes_on_and_fetches_no_verified_chunk_twice() -> Result<()> {
     // Looked for far more often than elsewhere: the download is to be cut in its middle. The file has its
     // whole length from the beginning; what was written has a place on the disk.
     let began = Instant::now();
-    // Two chunks' worth of blocks: the file itself is there before the first chunk is in it.
     let stored = || std::fs::metadata(&staged).map_or(0, |file| file.blocks() * BLOCK_BYTES);
     while stored() < 2 * CHUNK_BYTES as u64 {
         assert!(began.elapsed() < muster_world::DEADLINE, "no chunk was stored");
