@@ -89,12 +89,8 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
     let door = listener.local_addr()?;
-    let doors = Arc::new(Doors {
-        table: table.clone(),
-        oip: OipDoor::closed(table.clone()),
-        device: enrolment.device.clone(),
-        control: None,
-    });
+    let doors =
+        Arc::new(Doors { table: table.clone(), oip: OipDoor::closed(table.clone()), device: enrolment.device.clone() });
     let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
     let open = tokio::spawn(open);
 

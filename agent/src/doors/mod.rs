@@ -19,7 +19,6 @@ use muster_shared::DeviceId;
 
 use self::http::{Answer, Ask};
 use self::oip::OipDoor;
-use crate::serve::ControlHandle;
 use crate::table::Table;
 
 /// All doors of an agent.
@@ -31,8 +30,6 @@ pub struct Doors {
     pub oip: OipDoor,
     /// Which device this is, for the header `Muster-Device`.
     pub device: DeviceId,
-    /// Loads and unloads models, where there is no fleet that decides what is loaded.
-    pub control: Option<ControlHandle>,
 }
 
 impl Doors {

@@ -122,9 +122,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let table = Arc::new(Table::default());
     let (orders, incoming) = mpsc::channel(ORDERS_MAX);
     let control = ControlHandle { orders, allowed: config.control == Control::Explicit };
-    let repository = OwnRepository::new(table.clone(), control.clone(), config.repository.clone());
+    let repository = OwnRepository::new(table.clone(), control, config.repository.clone());
     let oip = OipDoor { table: table.clone(), repository: Arc::new(repository) };
-    let doors = Arc::new(Doors { table: table.clone(), oip, device: device()?, control: Some(control) });
+    let doors = Arc::new(Doors { table: table.clone(), oip, device: device()? });
     let options = server::Options { access_log: config.access_log };
     let grpc = match config.grpc {
         Some(address) => Some(open_grpc(address, &doors, stop.child_token()).await?),

@@ -49,7 +49,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 
 /// What a listener asks of those who call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Listener {
     /// TLS.
     Tls,
     /// Plain HTTP on this loopback address: only under its own name.
@@ -57,7 +57,7 @@ pub enum Door {
 }
 
 /// The API, the gateway behind a token, and the counters.
-pub fn api(plane: Arc<Plane>, door: Door) -> Router {
+pub fn api(plane: Arc<Plane>, listener: Listener) -> Router {
     let (router, document) = api_routes(&plane).split_for_parts();
     let document = Arc::new(document.to_json().unwrap_or_default());
     let openapi = get(move || {
@@ -67,16 +67,16 @@ pub fn api(plane: Arc<Plane>, door: Door) -> Router {
     let token = from_fn_with_state(plane.clone(), auth::require_token);
     let behind_token = doors::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
     let router = router.merge(behind_token).merge(web::routes()).route("/api/v1/openapi.json", openapi);
-    finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, door)
+    finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, listener)
 }
 
 /// The gateway on a listener of its own.
-pub fn gateway(plane: Arc<Plane>, door: Door) -> Router {
+pub fn gateway(plane: Arc<Plane>, listener: Listener) -> Router {
     let mut router = doors::routes();
-    if door == Door::Tls {
+    if listener == Listener::Tls {
         router = router.layer(from_fn_with_state(plane.clone(), auth::require_token));
     }
-    finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, door)
+    finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, listener)
 }
 
 /// The API's document, without a plane that runs.
@@ -137,9 +137,9 @@ fn described() -> OpenApiRouter<Arc<Plane>> {
     OpenApiRouter::with_openapi(document)
 }
 
-fn finish(router: Router<Arc<Plane>>, plane: Arc<Plane>, door: Door) -> Router {
-    let mut router = router.with_state(plane).layer(Extension(door));
-    if let Door::Loopback(own) = door {
+fn finish(router: Router<Arc<Plane>>, plane: Arc<Plane>, listener: Listener) -> Router {
+    let mut router = router.with_state(plane).layer(Extension(listener));
+    if let Listener::Loopback(own) = listener {
         router = router.layer(from_fn_with_state(own, auth::only_own_host));
     }
     router.layer(CatchPanicLayer::custom(panicked)).layer(map_response(no_sniffing))
