@@ -8,6 +8,8 @@ use muster_shared::id::Labels;
 use muster_shared::quantity::{Bytes, MilliCpu, Millis};
 use serde::{Deserialize, Serialize};
 
+use crate::doors::local_mqtt::settings as local_mqtt;
+
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -26,6 +28,9 @@ pub struct RawConfig {
     /// What its owner calls this device.
     #[serde(default)]
     pub labels: Labels,
+    /// The door for what speaks MQTT beside this device; absent: closed.
+    #[serde(default, alias = "local_mqtt", skip_serializing_if = "Option::is_none")]
+    pub local_mqtt: Option<local_mqtt::Raw>,
 }
 
 /// `[door]`.
@@ -74,6 +79,8 @@ pub struct Config {
     pub telemetry_every: Duration,
     /// What its owner calls this device.
     pub labels: Labels,
+    /// The door for what speaks MQTT beside this device.
+    pub local_mqtt: Option<local_mqtt::Settings>,
 }
 
 /// Why a configuration cannot be used.
@@ -96,6 +103,8 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("telemetry-every: at least {TELEMETRY_EVERY_MIN:?}")]
     TelemetryTooOften,
+    #[error(transparent)]
+    LocalMqtt(#[from] local_mqtt::BadSettings),
 }
 
 impl Config {
@@ -124,6 +133,7 @@ impl Config {
             cpu_milli: raw.limits.cpu.map(|cpu| cpu.0),
             telemetry_every,
             labels: raw.labels,
+            local_mqtt: raw.local_mqtt.map(|raw| local_mqtt::Settings::ready(raw, folder)).transpose()?,
         })
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use axum::http::{HeaderMap, Method, StatusCode};
 use muster_agent_core::accept::{Holding, recall};
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
 use muster_shared::Nonce;
 use muster_shared::id::BootId;
-use muster_shared::message::{Call, ChunkData, EventKind, Hello, Reply, Request, TrustUpdate};
+use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::payload_type;
 use muster_shared::telemetry::Ack;
@@ -26,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::doors::{self, Table, tfs};
+use crate::doors::http::{Answer, Ask, JSON_BYTES};
+use crate::doors::oip::OipDoor;
+use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
 use crate::facts::Machine;
@@ -35,6 +38,7 @@ use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
 use crate::outside::{jitter, now_ms, random};
 use crate::store::Store;
+use crate::table::Table;
 use crate::telemetry::Telemetry;
 
 /// Events that may wait for the loop.
@@ -85,7 +89,14 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
     let door = listener.local_addr()?;
-    let doors = tokio::spawn(doors::serve(listener, table.clone(), enrolment.device.clone(), stop.child_token()));
+    let doors =
+        Arc::new(Doors { table: table.clone(), oip: OipDoor::closed(table.clone()), device: enrolment.device.clone() });
+    let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
+    let open = tokio::spawn(open);
+
+    if let Some(settings) = config.local_mqtt.clone() {
+        tokio::spawn(local_mqtt::serve(settings, doors.clone(), stop.child_token()));
+    }
 
     let store = open_store(&config.data, inbox.clone())?;
     let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);
@@ -103,6 +114,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         effects,
         machine,
         telemetry,
+        doors,
         config,
         enrolment,
         key,
@@ -123,7 +135,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     info!(device = %driver.enrolment.device, %door, "the agent runs");
     driver.pump(events, incoming, stop).await;
     // Doors finish what they have, within a bound.
-    let _ = timeout(Duration::from_secs(2), doors).await;
+    let _ = timeout(Duration::from_secs(2), open).await;
     Ok(())
 }
 
@@ -167,6 +179,7 @@ struct Driver {
     effects: Effects,
     machine: Machine,
     telemetry: Telemetry,
+    doors: Arc<Doors>,
     config: Config,
     enrolment: Enrolment,
     key: Arc<DeviceKey>,
@@ -315,19 +328,23 @@ impl Driver {
         if !self.calls.is_new(call.id) {
             return;
         }
-        let (table, mqtt, room) = (self.effects.table.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
+        let (doors, mqtt, room) = (self.doors.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
         tokio::spawn(async move {
             let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
-            let reply = match room.try_acquire() {
-                Ok(_room) => timeout(deadline, answer_call(&table, call.request)).await.ok(),
-                Err(_) => Some((429, None, br#"{"error": "the device has more requests than it can take"}"#.to_vec())),
+            let Request::Door(request) = call.request;
+            let answer = match room.try_acquire() {
+                Ok(_room) => timeout(deadline, answer_call(&doors, request)).await.ok(),
+                Err(_) => {
+                    Some(Answer::error(StatusCode::TOO_MANY_REQUESTS, "the device has more requests than it can take"))
+                }
             };
             // Past its deadline nobody waits for it.
-            let Some((status, version, body)) = reply else { return };
-            let too_large =
-                (507, None, br#"{"error": "the answer is too large for the gateway; ask the device"}"#.to_vec());
-            let encode = |(status, version, body)| wire::encode(&Reply { id, status, version, body });
-            if let Ok(bytes) = encode((status, version, body)).or_else(|_| encode(too_large)) {
+            let Some(answer) = answer else { return };
+            let too_large = Answer::error(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "the answer is too large for the gateway; ask the device's own door",
+            );
+            if let Ok(bytes) = wire::encode(&reply(id, answer)).or_else(|_| wire::encode(&reply(id, too_large))) {
                 mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
             }
         });
@@ -353,13 +370,20 @@ impl Driver {
     }
 }
 
-async fn answer_call(table: &Table, request: Request) -> (u16, Option<muster_shared::Version>, Vec<u8>) {
-    match request {
-        Request::TfServing { served, version, verb, body } => {
-            let answer = tfs::answer(table, &served, version, verb, &body).await;
-            (answer.status, answer.version, answer.body)
-        }
+async fn answer_call(doors: &Doors, request: DoorRequest) -> Answer {
+    let method = if request.post { Method::POST } else { Method::GET };
+    let mut headers = HeaderMap::new();
+    if let Some(bytes) = request.json_bytes {
+        headers.insert(JSON_BYTES, bytes.into());
     }
+    let (path, body) = (request.path(), request.body.into());
+    doors.answer(Ask { method: &method, path: &path, headers: &headers, body: &body }).await
+}
+
+fn reply(id: Nonce, answer: Answer) -> Reply {
+    let json_bytes = answer.headers.iter().find(|(name, _)| name == JSON_BYTES);
+    let json_bytes = json_bytes.and_then(|(_, value)| value.to_str().ok()?.parse().ok());
+    Reply { id, status: answer.status.as_u16(), version: answer.version, json_bytes, body: answer.body.to_vec() }
 }
 
 /// Calls that came before.

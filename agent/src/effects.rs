@@ -20,12 +20,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::doors::{Served, Table};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::Mqtt;
 use crate::outside::now_ms;
 use crate::store::{Command, Store};
-use crate::worker::parent::{self, Purpose, WorkerEvent, WorkerHandle};
+use crate::table::{Served, Table};
+use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
 use crate::worker::protocol::Load;
 
 /// Everything the agent can do something with.
@@ -45,6 +45,8 @@ pub struct Effects {
     /// The loop's inbox.
     pub inbox: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
+    /// Of each slot, how its workers are run.
+    bounds: BTreeMap<DeploymentName, Bounds>,
     /// Of each slot, the workers that are to end and may not be gone yet.
     ending: BTreeMap<DeploymentName, Vec<CancellationToken>>,
     unsaved: VecDeque<Action>,
@@ -76,8 +78,9 @@ impl Effects {
         boot: BootId,
         inbox: mpsc::Sender<Event>,
     ) -> Self {
-        let (workers, ending, unsaved) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { journal, store, mqtt, table, program, boot, inbox, workers, ending, unsaved }
+        let (workers, bounds, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let unsaved = VecDeque::new();
+        Self { journal, store, mqtt, table, program, boot, inbox, workers, bounds, ending, unsaved }
     }
 
     /// Carries out actions in their order.
@@ -183,25 +186,32 @@ impl Effects {
         };
         // `manifest_of` saw that the variant is there.
         let Some(variant) = manifest.variant(&spec.variant) else { return };
+        let golden = manifest.golden.as_ref().map(|golden| self.store.path(golden.sha256));
         let load = Load {
             file: self.store.path(variant.file.sha256),
-            inputs: manifest.inputs.clone(),
-            outputs: manifest.outputs.clone(),
+            ports: Some((manifest.inputs.clone(), manifest.outputs.clone())),
             memory_bytes: spec.resources.memory_bytes,
+            together_max: parent::TOGETHER_MAX,
+            cpu_milli: spec.resources.cpu_milli,
+            read_only: golden.iter().filter(|_| check).cloned().collect(),
         };
-        let golden = manifest.golden.as_ref().map(|golden| self.store.path(golden.sha256));
+        let bounds = self.bounds.entry(deployment.clone()).or_default().clone();
         let purpose = if check { Purpose::Check { golden } } else { Purpose::Serve };
         let (event_sender, mut events) = mpsc::unbounded_channel();
         // What the slot's ended workers took must be free: a device may have no room for one more.
         let after = self.ending.remove(&deployment).unwrap_or_default();
-        let handle = parent::start(&self.program, id, load, purpose, after, move |event| {
+        let handle = parent::start(&self.program, id, load, purpose, bounds, after, move |event| {
             // At most two events for each worker; the loop outlives its workers.
             let _ = event_sender.send(event);
         });
+        let counted = self.table.metrics.of(spec.served_name(), spec.version);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
+                if matches!(event, WorkerEvent::Died(..)) {
+                    counted.ended();
+                }
                 let event = match event {
-                    WorkerEvent::Ready => SlotEvent::Started(id),
+                    WorkerEvent::Ready(_) => SlotEvent::Started(id),
                     WorkerEvent::Checked(measured) => SlotEvent::CheckPassed(id, measured),
                     WorkerEvent::Bad(kind, reason) => SlotEvent::CheckFailed(id, kind, reason),
                     WorkerEvent::Stopped(reason) => SlotEvent::CheckStopped(id, reason),
@@ -231,6 +241,8 @@ impl Effects {
             inputs: worker.manifest.inputs.clone(),
             outputs: worker.manifest.outputs.clone(),
             worker: worker.handle.clone(),
+            counters: Default::default(),
+            metrics: Default::default(),
         };
         info!(deployment = %spec.deployment, version = %spec.version, worker = id.0, "a version answers");
         self.table.route(spec.served_name().clone(), served);

@@ -135,6 +135,7 @@ fn write_config(data: &Path, labels: Labels) -> anyhow::Result<()> {
         limits: RawLimits::default(),
         telemetry_every: muster_shared::quantity::Millis(10_000),
         labels,
+        local_mqtt: None,
     };
     identity::write_durably(&path, toml::to_string_pretty(&raw)?.as_bytes(), 0o644)?;
     Ok(())

@@ -42,7 +42,7 @@ impl Machine {
             memory_bytes: config.memory_bytes.unwrap_or(self.system.total_memory() / 4 * 3),
             disk_free_bytes: self.disk().map(sysinfo::Disk::available_space),
             engines: engine::NAMES.map(str::to_owned).to_vec(),
-            isolation: worker::sandbox::FACTS.map(str::to_owned).to_vec(),
+            isolation: worker::isolation().holds,
             labels: config.labels.clone(),
         }
     }

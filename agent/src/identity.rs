@@ -152,7 +152,8 @@ pub fn save_enrolment(data: &Path, enrolment: &Enrolment) -> anyhow::Result<()> 
 
 /// Writes a whole file or nothing, and makes it durable.
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // A bare name has an empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).create(folder)?;
     let mut file = atomic_write_file::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(&mut file, mode);

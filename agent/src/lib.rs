@@ -2,8 +2,8 @@
 //!
 //! In the order of the story: what is configured and who this device is ([`config`], [`identity`],
 //! [`enrol`]); what it keeps ([`journal`], [`store`]); how it talks ([`mqtt`]); the one loop
-//! ([`driver`]) and what its decisions do ([`effects`]); a model's process ([`worker`], [`engine`],
-//! [`tensor`]); who may ask it ([`doors`]); what is told about it ([`facts`], [`meter`],
+//! ([`driver`]) and what its decisions do ([`effects`]), or, without a fleet, [`serve`]; a model's process
+//! ([`worker`], [`engine`], [`tensor`], [`json`]); who answers ([`table`]) and may be asked ([`doors`]); what is told about it ([`facts`], [`meter`], [`stats`],
 //! [`telemetry`]); and the time and chance that a pure core must be given ([`outside`]).
 
 pub mod config;
@@ -17,8 +17,11 @@ pub mod mqtt;
 
 pub mod driver;
 pub mod effects;
+pub mod serve;
 
 pub mod engine;
+pub mod json;
+pub mod table;
 pub mod tensor;
 pub mod worker;
 
@@ -26,6 +29,8 @@ pub mod doors;
 
 pub mod facts;
 pub mod meter;
+pub mod metrics;
+pub mod stats;
 pub mod telemetry;
 
 pub mod outside;

@@ -1,10 +1,11 @@
 //! `muster-agent`: enrols a device, runs its agent; started again by itself as `worker`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
-use muster_agent::{driver, enrol, worker};
+use muster_agent::{driver, enrol, serve, worker};
 use muster_shared::DeviceId;
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::{LabelText, Labels};
@@ -57,7 +58,9 @@ enum Command {
         #[arg(long)]
         stop_with_stdin: bool,
     },
-    /// Hold one model (started by `run`, not by people)
+    /// Serve models without a fleet: a plain inference server
+    Serve(Box<serve::args::Serve>),
+    /// Hold one model (started by `run` and `serve`, not by people)
     #[command(hide = true)]
     Worker,
 }
@@ -75,7 +78,11 @@ fn main() -> anyhow::Result<()> {
         return worker::child::run();
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     muster_tls::install_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
     runtime.block_on(run(args.command))
@@ -96,9 +103,17 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(listen.ip().is_loopback(), "--listen {listen}: the door stays on a loopback address");
                 config.listen = listen;
             }
+            worker::prepare();
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), stop_with_stdin));
             driver::run(driver::Run { config, ready_file }, stop).await
+        }
+        Command::Serve(serve) => {
+            let stop = CancellationToken::new();
+            tokio::spawn(stop_on_signal(stop.clone(), serve.stop_with_stdin));
+            let config = serve.config()?;
+            worker::prepare();
+            serve::run(config, stop).await
         }
         Command::Worker => Ok(()),
     }

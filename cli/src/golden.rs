@@ -85,12 +85,16 @@ fn is_element(value: &Value, dtype: Dtype) -> bool {
     let within = |min: i64, max: i64| value.as_i64().is_some_and(|number| (min..=max).contains(&number));
     match dtype {
         Dtype::Bool => value.is_boolean(),
-        Dtype::F32 | Dtype::F64 => value.is_number(),
+        Dtype::F16 | Dtype::F32 | Dtype::F64 => value.is_number(),
         Dtype::U8 => within(0, u8::MAX.into()),
+        Dtype::U16 => within(0, u16::MAX.into()),
+        Dtype::U32 => within(0, u32::MAX.into()),
+        Dtype::U64 => value.is_u64(),
         Dtype::I8 => within(i8::MIN.into(), i8::MAX.into()),
         Dtype::I16 => within(i16::MIN.into(), i16::MAX.into()),
         Dtype::I32 => within(i32::MIN.into(), i32::MAX.into()),
         Dtype::I64 => value.is_i64(),
+        Dtype::String => value.is_string(),
     }
 }
 

@@ -10,7 +10,7 @@ mod soonest;
 use std::time::{Duration, Instant};
 
 use muster_shared::id::Nonce;
-use muster_shared::message::{Call, Reply, Request, TfServingVerb};
+use muster_shared::message::{Call, Door, DoorRequest, Reply, Request};
 use muster_shared::topic::Leaf;
 use muster_shared::{DeploymentName, DeviceId, Version};
 use tokio::sync::Semaphore;
@@ -38,8 +38,14 @@ pub struct Ask {
     pub deployment: DeploymentName,
     /// The version, where the caller names one.
     pub version: Option<Version>,
-    /// What to do.
-    pub verb: TfServingVerb,
+    /// At which door.
+    pub door: Door,
+    /// Whether it is a `POST`; else a `GET`.
+    pub post: bool,
+    /// The path behind the deployment's name.
+    pub rest: String,
+    /// How much of the body is JSON, where tensors follow it.
+    pub json_bytes: Option<u32>,
     /// The request's body.
     pub body: Vec<u8>,
     /// How long the asker waits.
@@ -55,6 +61,8 @@ pub struct Answer {
     pub version: Option<Version>,
     /// An HTTP status.
     pub status: u16,
+    /// How much of the body is JSON, where tensors follow it.
+    pub json_bytes: Option<u32>,
     /// The answer's body.
     pub body: Vec<u8>,
 }
@@ -63,10 +71,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No such deployment.
-    #[error("Servable not found for request: Latest({0})")]
+    #[error("there is no deployment {0}")]
     UnknownDeployment(DeploymentName),
     /// No device has this version of it.
-    #[error("Servable not found for request: Specific({0}, {1})")]
+    #[error("no device serves version {1} of {0}")]
     UnknownVersion(DeploymentName, Version),
     /// Nobody serves it now.
     #[error("no device serves {deployment} now: {reason}")]
@@ -176,17 +184,20 @@ async fn ask_one(
         id,
         reply_to: plane.instance.clone(),
         deadline_ms: left.as_millis().try_into().unwrap_or(u32::MAX),
-        request: Request::TfServing {
+        request: Request::Door(DoorRequest {
+            door: ask.door,
+            post: ask.post,
             served: route.served.clone(),
-            version: ask.version,
-            verb: ask.verb,
+            rest: ask.rest.clone(),
+            json_bytes: ask.json_bytes,
             body: ask.body.clone(),
-        },
+        }),
     };
     plane.send(&device, Leaf::Call, &call, QoS::AtLeastOnce).await;
     let outcome = match timeout(left, answer).await {
         Ok(Ok(reply)) => {
-            Ok(Answer { device: device.clone(), version: reply.version, status: reply.status, body: reply.body })
+            let Reply { version, status, json_bytes, body, .. } = reply;
+            Ok(Answer { device: device.clone(), version, status, json_bytes, body })
         }
         Ok(Err(_)) => Err(GatewayError::Gone(device.clone())),
         Err(_) => Err(GatewayError::Late(device.clone(), ask.deadline)),

@@ -66,7 +66,7 @@ use crate::db::{Db, TelemetryDb};
 use crate::figures::Windows;
 use crate::gateway::Gateway;
 use crate::hearing::Hearing;
-use crate::http::Door;
+use crate::http::Listener;
 use crate::http::feed::Feed;
 use crate::http::session::Tries;
 use crate::live::Live;
@@ -254,7 +254,7 @@ struct Listeners<'a> {
     servers: Vec<Handle<SocketAddr>>,
 }
 
-type MakeRouter = fn(Arc<Plane>, Door) -> Router;
+type MakeRouter = fn(Arc<Plane>, Listener) -> Router;
 
 impl Listeners<'_> {
     fn tls(&mut self, address: SocketAddr, key: &str, make: MakeRouter) -> anyhow::Result<String> {
@@ -265,7 +265,7 @@ impl Listeners<'_> {
         let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
         self.spawn(
-            server.serve(make(self.plane.clone(), Door::Tls).into_make_service_with_connect_info::<SocketAddr>()),
+            server.serve(make(self.plane.clone(), Listener::Tls).into_make_service_with_connect_info::<SocketAddr>()),
         );
         Ok(format!("https://{}", reachable(address)))
     }
@@ -276,7 +276,7 @@ impl Listeners<'_> {
         let server = axum_server::from_tcp(listener)?.handle(self.handle()).acceptor(NoDelayAcceptor::new());
         let server = server.first_request_timeout(FIRST_REQUEST_TIME);
         self.spawn(server.serve(
-            make(self.plane.clone(), Door::Loopback(address)).into_make_service_with_connect_info::<SocketAddr>(),
+            make(self.plane.clone(), Listener::Loopback(address)).into_make_service_with_connect_info::<SocketAddr>(),
         ));
         Ok(format!("http://{address}"))
     }

@@ -11,7 +11,7 @@ use muster_shared::chunk::ChunkIndex;
 use muster_shared::id::Generation;
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::VerifiedManifest;
-use muster_shared::message::{Call, Held, Reply, Request as Asked, TrustUpdate};
+use muster_shared::message::{Call, Door, DoorRequest, Held, Reply, Request as Asked, TrustUpdate};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Leaf;
@@ -147,14 +147,20 @@ async fn a_model_travels_to_a_device_and_answers() {
     device.report(&desired).await;
     world.status_until(|status| status.ready == 1).await;
     let router =
-        http::gateway(world.plane.plane().clone(), Door::Loopback("127.0.0.1:80".parse().expect("an address")));
+        http::gateway(world.plane.plane().clone(), Listener::Loopback("127.0.0.1:80".parse().expect("an address")));
     let request = Request::post("/v1/models/digits:predict").header("host", "localhost");
     let request = request.body(Body::from("{\"instances\": [[1]]}")).expect("a request");
     let asked = tokio::spawn(router.oneshot(request));
     let call: Call = device.hear(Leaf::Call).await;
-    let Asked::TfServing { served, body, .. } = call.request;
+    let Asked::Door(DoorRequest { served, body, .. }) = call.request;
     assert_eq!((served.as_str(), body.as_slice()), ("digits", &b"{\"instances\": [[1]]}"[..]));
-    let reply = Reply { id: call.id, status: 200, version: Version::new(1), body: b"{\"predictions\": [3]}".to_vec() };
+    let reply = Reply {
+        id: call.id,
+        status: 200,
+        version: Version::new(1),
+        json_bytes: None,
+        body: b"{\"predictions\": [3]}".to_vec(),
+    };
     device.say(Leaf::Reply(call.reply_to), &reply).await;
     let response = asked.await.expect("no panic").expect("infallible");
     assert_eq!(
@@ -272,7 +278,10 @@ async fn a_lost_device_fails_its_requests_at_once_and_keeps_its_place() {
     let ask = gateway::Ask {
         deployment: "digits".parse().expect("a name"),
         version: None,
-        verb: muster_shared::message::TfServingVerb::Predict,
+        door: Door::TfServing,
+        post: true,
+        rest: ":predict".to_owned(),
+        json_bytes: None,
         body: vec![],
         deadline: gateway::DEADLINE,
     };

@@ -19,6 +19,7 @@ pub mod golden;
 pub mod manifest;
 
 pub mod desired;
+pub mod door;
 pub mod figures;
 pub mod message;
 pub mod reported;

@@ -54,22 +54,48 @@ pub struct Port {
 pub enum Dtype {
     Bool,
     U8,
+    U16,
+    U32,
+    U64,
     I8,
     I16,
     I32,
     I64,
+    F16,
     F32,
     F64,
+    /// Texts, or any bytes.
+    String,
 }
 
 impl Dtype {
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> usize {
+    /// Bytes of one element; none where elements have sizes of their own.
+    pub fn size_bytes(self) -> Option<usize> {
         match self {
-            Self::Bool | Self::U8 | Self::I8 => 1,
-            Self::I16 => 2,
-            Self::I32 | Self::F32 => 4,
-            Self::I64 | Self::F64 => 8,
+            Self::Bool | Self::U8 | Self::I8 => Some(1),
+            Self::U16 | Self::I16 | Self::F16 => Some(2),
+            Self::U32 | Self::I32 | Self::F32 => Some(4),
+            Self::U64 | Self::I64 | Self::F64 => Some(8),
+            Self::String => None,
+        }
+    }
+
+    /// Its name in manifests: `f32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::U8 => "u8",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+            Self::I8 => "i8",
+            Self::I16 => "i16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::String => "string",
         }
     }
 }

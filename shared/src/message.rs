@@ -6,7 +6,8 @@ use crate::Digest;
 use crate::id::{BootId, DeploymentName, DeviceId, Generation, InstanceId, Nonce, UnixMs, Version};
 use crate::limits::{CALL_BYTES_MAX, FRAME_BYTES_MAX, ROOT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::signing::Envelope;
-use crate::wire::Message;
+use crate::v1;
+use crate::wire::{Message, WireError, decode_as};
 
 /// Sent on each connect and from time to time: what the device holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,31 +156,55 @@ pub struct Call {
 /// What can be asked of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// A request to the device's TF Serving door.
-    TfServing {
-        /// The model as doors name it.
-        served: DeploymentName,
-        /// The version, where the caller names one.
-        version: Option<Version>,
-        /// What to do.
-        verb: TfServingVerb,
-        /// The request's body, JSON.
-        body: Vec<u8>,
-    },
+    /// A request to one of the device's doors.
+    Door(DoorRequest),
 }
 
-/// TF Serving's verbs.
+/// An HTTP request for a model, without what HTTP adds on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorRequest {
+    /// Which door.
+    pub door: Door,
+    /// Whether it is a `POST`; else a `GET`.
+    pub post: bool,
+    /// The model as doors name it.
+    pub served: DeploymentName,
+    /// The path behind the model's name: `:predict`, `/versions/3/infer`.
+    pub rest: String,
+    /// How much of the body is JSON, where tensors follow it (`Inference-Header-Content-Length`).
+    pub json_bytes: Option<u32>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// The doors that speak HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TfServingVerb {
-    /// `GET /v1/models/M`
-    Status,
-    /// `POST /v1/models/M:predict`
-    Predict,
+pub enum Door {
+    /// TF Serving's REST API: `/v1/models/M…`
+    TfServing,
+    /// The Open Inference Protocol: `/v2/models/M…`
+    OpenInference,
+}
+
+impl DoorRequest {
+    /// The path on the device's own door.
+    pub fn path(&self) -> String {
+        let Self { door, served, rest, .. } = self;
+        match door {
+            Door::TfServing => format!("/v1/models/{served}{rest}"),
+            Door::OpenInference => format!("/v2/models/{served}{rest}"),
+        }
+    }
 }
 
 impl Message for Call {
     const NAME: &'static str = "call";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = CALL_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Call, _>(body))
+    }
 }
 
 /// A device's answer.
@@ -191,13 +216,20 @@ pub struct Reply {
     pub status: u16,
     /// The version that answered.
     pub version: Option<Version>,
-    /// The answer's body, JSON.
+    /// How much of the body is JSON, where tensors follow it.
+    pub json_bytes: Option<u32>,
+    /// The answer's body.
     pub body: Vec<u8>,
 }
 
 impl Message for Reply {
     const NAME: &'static str = "reply";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = CALL_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Reply, _>(body))
+    }
 }
 
 /// Asks for a new client certificate; signed by the enrolled key.

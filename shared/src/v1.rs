@@ -6,8 +6,9 @@ use serde::Deserialize;
 use crate::Digest;
 use crate::desired::{self, BlobRef, Resources};
 use crate::id::{
-    BootId, DeploymentName, DeviceId, FleetId, Generation, ModelName, Nonce, UnixMs, VariantName, Version,
+    BootId, DeploymentName, DeviceId, FleetId, Generation, InstanceId, ModelName, Nonce, UnixMs, VariantName, Version,
 };
+use crate::message::{self, Door, DoorRequest};
 use crate::reported::{self, BundleRef, DesiredRefused, Facts, RefusalKind, SlotReport};
 
 /// A [`desired::Desired`] of version 1.
@@ -123,5 +124,59 @@ impl From<Refusal> for reported::Refusal {
             reason: old.reason,
             at_ms: old.at_ms,
         }
+    }
+}
+
+/// A [`message::Call`] of version 1: TF Serving's status and predict only.
+#[derive(Debug, Deserialize)]
+pub struct Call {
+    id: Nonce,
+    reply_to: InstanceId,
+    deadline_ms: u32,
+    request: Request,
+}
+
+#[derive(Debug, Deserialize)]
+enum Request {
+    TfServing { served: DeploymentName, version: Option<Version>, verb: TfServingVerb, body: Vec<u8> },
+}
+
+#[derive(Debug, Deserialize)]
+enum TfServingVerb {
+    Status,
+    Predict,
+}
+
+impl From<Call> for message::Call {
+    fn from(old: Call) -> Self {
+        let Request::TfServing { served, version, verb, body } = old.request;
+        let version = version.map_or_else(String::new, |version| format!("/versions/{version}"));
+        let (post, verb) = match verb {
+            TfServingVerb::Status => (false, ""),
+            TfServingVerb::Predict => (true, ":predict"),
+        };
+        let rest = format!("{version}{verb}");
+        let request = DoorRequest { door: Door::TfServing, post, served, rest, json_bytes: None, body };
+        Self {
+            id: old.id,
+            reply_to: old.reply_to,
+            deadline_ms: old.deadline_ms,
+            request: message::Request::Door(request),
+        }
+    }
+}
+
+/// A [`message::Reply`] of version 1: always JSON.
+#[derive(Debug, Deserialize)]
+pub struct Reply {
+    id: Nonce,
+    status: u16,
+    version: Option<Version>,
+    body: Vec<u8>,
+}
+
+impl From<Reply> for message::Reply {
+    fn from(old: Reply) -> Self {
+        Self { id: old.id, status: old.status, version: old.version, json_bytes: None, body: old.body }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
 use muster_shared::id::Generation;
 use muster_shared::message::{
-    Call, ChunkData, ChunkGet, Event, EventKind, Held, Hello, Renewal, Reply, Request, TfServingVerb, TrustUpdate,
+    Call, ChunkData, ChunkGet, Door, DoorRequest, Event, EventKind, Held, Hello, Renewal, Reply, Request, TrustUpdate,
 };
 use muster_shared::reported::{
     BundleRef, DesiredRefused, Facts, Measured, Phase, Refusal, RefusalKind, Reported, SignedReported, SlotReport,
@@ -39,7 +39,7 @@ macro_rules! each_message {
         $check!("chunk-unavailable", ChunkData::Unavailable { blob: Digest::of("blob") });
         $check!("event", event());
         $check!("call", call());
-        $check!("reply", Reply { id: Nonce([5; 16]), status: 200, version: Version::new(2), body: b"{}".to_vec() });
+        $check!("reply", reply(Some(2)));
         $check!("renewal", Renewal { device: "edge-1".parse().unwrap(), csr: vec![0x30, 0x01] });
     };
 }
@@ -173,13 +173,29 @@ fn call() -> Call {
         id: Nonce([5; 16]),
         reply_to: "cp-1".parse().unwrap(),
         deadline_ms: 5000,
-        request: Request::TfServing {
+        request: Request::Door(DoorRequest {
+            door: Door::OpenInference,
+            post: true,
             served: "digits".parse().unwrap(),
-            version: Version::new(2),
-            verb: TfServingVerb::Predict,
-            body: b"{}".to_vec(),
-        },
+            rest: "/versions/2/infer".to_owned(),
+            json_bytes: Some(2),
+            body: b"{}1234".to_vec(),
+        }),
     }
+}
+
+/// What version 1 could say of [`call`].
+fn call_of_version_1() -> Call {
+    let mut call = call();
+    let Request::Door(door) = &mut call.request;
+    door.door = Door::TfServing;
+    door.rest = "/versions/2:predict".to_owned();
+    (door.json_bytes, door.body) = (None, b"{}".to_vec());
+    call
+}
+
+fn reply(json_bytes: Option<u32>) -> Reply {
+    Reply { id: Nonce([5; 16]), status: 200, version: Version::new(2), json_bytes, body: b"{}".to_vec() }
 }
 
 fn survives<M: Message + PartialEq + Debug>(message: M) {
@@ -264,6 +280,8 @@ fn the_bytes_of_every_version_are_read_for_ever() {
     each_message!(check);
     was_written_as(1, "desired", desired_of_version_1());
     was_written_as(1, "reported", reported_of_version_1());
+    was_written_as(1, "call", call_of_version_1());
+    was_written_as(1, "reply", reply(None));
 }
 
 #[test]
@@ -275,7 +293,7 @@ fn no_golden_file_is_forgotten() {
         };
     }
     each_message!(check);
-    known.extend(["desired", "reported"].map(|name| golden(1, name)));
+    known.extend(["desired", "reported", "call", "reply"].map(|name| golden(1, name)));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let found: std::collections::BTreeSet<_> = files(&folder).flat_map(|version| files(&version)).collect();

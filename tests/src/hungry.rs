@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use muster_world::{Bundle, fixtures};
 
-use crate::models::{field, varint};
+use crate::onnx::{FLOAT, INT, INT64, INTS, attribute, field, field_number, node, tensor};
 
 /// Bytes of memory that one row takes for a moment. Golden vectors have 8 rows at most: less than
 /// 1 MiB; a thousand rows take more than the 64 MiB that stories grant.
@@ -15,12 +15,6 @@ const COLUMNS: usize = 20_000;
 /// Names of the graph: its output, and what the output is called before the detour.
 const OUTPUT: &[u8] = b"probabilities";
 const BEFORE: &[u8] = b"probabilitiez";
-
-/// ONNX's numbers for element types and kinds of attributes.
-const FLOAT: u64 = 1;
-const INT64: u64 = 7;
-const INT: u64 = 2;
-const INTS: u64 = 7;
 
 /// The digits model of this version with a detour: each row's first pixel is spread over
 /// [`ROW_BYTES`], brought together again, and the difference, which is none, is added to the
@@ -59,28 +53,4 @@ fn with_detour(mut onnx: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     ];
     onnx.extend(field(7, &graph.concat()));
     Ok(onnx)
-}
-
-/// A `NodeProto`.
-fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
-    let inputs = inputs.iter().flat_map(|input| field(1, input.as_bytes())).collect();
-    let name = field(3, format!("{output}_node").as_bytes());
-    let attribute = if attribute.is_empty() { vec![] } else { field(5, attribute) };
-    [inputs, field(2, output.as_bytes()), name, field(4, operator.as_bytes()), attribute].concat()
-}
-
-/// An `AttributeProto` with this value and kind.
-fn attribute(name: &str, value: &[u8]) -> Vec<u8> {
-    [&field(1, name.as_bytes()), value].concat()
-}
-
-/// A `TensorProto`.
-fn tensor(name: &str, kind: u64, dimensions: &[u64], bytes: &[u8]) -> Vec<u8> {
-    let dimensions = dimensions.iter().flat_map(|size| field_number(1, *size)).collect();
-    [dimensions, field_number(2, kind), field(8, name.as_bytes()), field(9, bytes)].concat()
-}
-
-/// A protobuf field that holds a number.
-fn field_number(number: u32, value: u64) -> Vec<u8> {
-    [varint(u64::from(number << 3)), varint(value)].concat()
 }

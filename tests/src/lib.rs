@@ -1,13 +1,17 @@
 //! What the stories share: a world around the programs that `cargo xtask test` built, and a plane in
-//! an attacker's hands, clients that never rest.
+//! an attacker's hands, clients that never rest, servers without a fleet, a broker beside a device.
 
 pub mod hostile;
 pub mod hungry;
 pub mod load;
+pub mod local_broker;
 pub mod models;
+pub mod mutate;
+pub mod serving;
 
 use std::path::PathBuf;
 
+pub use muster_world::onnx;
 use muster_world::{Programs, World};
 
 /// A world with a control plane and these devices.
@@ -20,7 +24,7 @@ pub fn world(devices: &[&str]) -> anyhow::Result<World> {
 }
 
 /// The programs under test: where `MUSTER_PROGRAMS` says, or where cargo puts them.
-fn programs() -> anyhow::Result<Programs> {
+pub fn programs() -> anyhow::Result<Programs> {
     let folder = match std::env::var_os("MUSTER_PROGRAMS") {
         Some(folder) => PathBuf::from(folder),
         None => std::env::current_exe()?.ancestors().nth(2).map(PathBuf::from).unwrap_or_default(),
@@ -31,4 +35,9 @@ fn programs() -> anyhow::Result<Programs> {
         anyhow::bail!("{name} is not in {folder}; run `cargo xtask test`, or `cargo build --workspace` first");
     }
     Ok(Programs::in_folder(&folder))
+}
+
+/// A large number as `cargo xtask test` has it, a tenth, or whole as `cargo xtask test --long` has it.
+pub fn tenth_or_whole(whole: usize) -> usize {
+    if std::env::var_os("MUSTER_LONG").is_some() { whole } else { whole / 10 }
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use muster_world::{Bundle, fixtures};
 
+use crate::onnx::field;
+
 /// A digits model whose file is padded to at least `bytes`: the model itself does not change.
 pub fn padded_digits(folder: &Path, version: u32, bytes: usize) -> anyhow::Result<Bundle> {
     let mut onnx = std::fs::read(fixtures::folder("digits", version).join("model.onnx"))?;
@@ -28,22 +30,4 @@ pub fn unloadable(path: &Path) -> anyhow::Result<PathBuf> {
     at.iter().for_each(|at| onnx[*at..at + 6].copy_from_slice(b"MitMul"));
     std::fs::write(path, onnx)?;
     Ok(path.to_owned())
-}
-
-/// A length-delimited protobuf field.
-pub(crate) fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
-    let mut out = varint(u64::from(number << 3 | 2));
-    out.extend(varint(bytes.len() as u64));
-    out.extend(bytes);
-    out
-}
-
-pub(crate) fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = vec![];
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
 }

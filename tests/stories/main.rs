@@ -4,6 +4,8 @@ mod attacks;
 mod delivery;
 mod enrolment;
 mod fleet;
+mod gateway;
+mod local_mqtt;
 mod outages;
 mod refusals;
 mod resilience;

@@ -37,6 +37,26 @@ fn an_agent_restarted_without_a_plane_or_broker_answers() -> Result<()> {
     Ok(())
 }
 
+/// What each part of the sandbox refuses is tried in the agent's own tests; this says that a worker closes it.
+#[test]
+fn a_model_is_served_from_a_closed_sandbox_and_the_fleet_sees_what_holds() -> Result<()> {
+    let world = both_models_serve()?;
+    for worker in descendants(world.agent_id("edge-1")?)? {
+        let said = std::fs::read_to_string(format!("/proc/{}/status", worker.id))?;
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t2"] {
+            assert!(said.lines().any(|said| said == line), "{line:?}: {said}");
+        }
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id))?;
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+        assert_eq!(files.split_whitespace().nth(3), Some("64"), "{limits}");
+    }
+    let device = world.device("edge-1")?.to_string();
+    for holds in ["no-new-privileges", "paced cpu", "rlimits", "seccomp"] {
+        assert!(device.contains(&format!("{holds:?}")), "{holds}: {device}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_killed_worker_costs_only_its_model_and_only_for_seconds() -> Result<()> {
     let mut world = both_models_serve()?;

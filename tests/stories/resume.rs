@@ -1,5 +1,6 @@
 //! A download that is cut goes on where it was.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,9 @@ use muster_tests::{models, world};
 /// More than the 4 MiB that the story needs, so that there is a middle to cut it in.
 const FILE_BYTES: usize = 24 * 1024 * 1024;
 
+/// In which the kernel counts what a file takes.
+const BLOCK_BYTES: u64 = 512;
+
 #[test]
 fn a_killed_agent_goes_on_and_fetches_no_verified_chunk_twice() -> Result<()> {
     let mut world = world(&["edge-1"])?;
@@ -21,9 +25,11 @@ fn a_killed_agent_goes_on_and_fetches_no_verified_chunk_twice() -> Result<()> {
     world.deploy("digits", "1")?;
 
     let staged = world.device_folder("edge-1").join("staging").join(blob.to_string());
-    // Looked for far more often than elsewhere: the download is to be cut in its middle.
+    // Looked for far more often than elsewhere: the download is to be cut in its middle. The file has its
+    // whole length from the beginning; what was written has a place on the disk.
     let began = Instant::now();
-    while !staged.exists() {
+    let stored = || std::fs::metadata(&staged).map_or(0, |file| file.blocks() * BLOCK_BYTES);
+    while stored() < 2 * CHUNK_BYTES as u64 {
         assert!(began.elapsed() < muster_world::DEADLINE, "no chunk was stored");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -36,6 +36,8 @@ const IMPURE_NAMES: [&str; 9] = [
 ];
 /// Lines of one source file: past this it holds a second idea.
 const LINES_MAX: usize = 700;
+/// Written by a generator, whose ideas are its own (agent/src/doors/grpc/README.md).
+const GENERATED: [&str; 1] = ["agent/src/doors/grpc/generated.rs"];
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -107,6 +109,9 @@ fn links_in_documents_lead_somewhere() -> Result<()> {
 #[test]
 fn no_file_grows_without_end() -> Result<()> {
     for path in files(".rs")? {
+        if GENERATED.iter().any(|generated| path.ends_with(generated)) {
+            continue;
+        }
         let lines = read(&path)?.lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines: which second idea does it hold?", path.display());
     }
@@ -155,12 +160,14 @@ fn what_a_fresh_machine_needs_is_pinned() -> Result<()> {
     ] {
         assert!(project().join(name).exists(), "{name} is missing");
     }
-    let requirements = read(&project().join("tests/models/requirements.txt"))?;
-    let loose = requirements
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with('#') && !line.contains("=="));
-    assert_eq!(loose, None, "every Python package is pinned");
+    for path in files("requirements.txt")? {
+        let requirements = read(&path)?;
+        let loose = requirements
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !line.starts_with('#') && !line.contains("=="));
+        assert_eq!(loose, None, "{}: every Python package is pinned", path.display());
+    }
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! `cargo xtask …`: everything the project does to itself.
 
+mod bench;
 mod build;
 mod cache;
+mod clients;
 mod dashboard;
 mod demo;
 mod measure;
@@ -34,10 +36,15 @@ enum Command {
     Web(web::Options),
     /// Test the dashboard in a browser, as `test` does
     Dashboard,
+    /// Ask `muster-agent serve` with the clients that people have, as `test` does
+    Clients,
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
     Measure,
+    /// Compare Muster with its peers, side by side in one run
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Train the fixture models again and compare them with the committed ones
     Models {
         /// Replace the committed models instead
@@ -53,8 +60,10 @@ fn main() -> ExitCode {
         Command::Sim(options) => sim::run(&options),
         Command::Web(options) => web::run(&options),
         Command::Dashboard => dashboard::check(),
+        Command::Clients => clients::check(),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Models { write } => setup::python().and_then(|python| setup::train_models(&python, write)),
     };
     match done {

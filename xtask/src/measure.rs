@@ -37,7 +37,7 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 /// Proportional set size: shared pages are divided among the processes that share them.
-fn pss_kib(id: u32) -> anyhow::Result<u64> {
+pub fn pss_kib(id: u32) -> anyhow::Result<u64> {
     let path = Path::new("/proc").join(id.to_string()).join("smaps_rollup");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("the kernel tells no PSS")?;

@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use muster_world::output;
+use sha2::{Digest as _, Sha256};
 
-use crate::shell;
+use crate::{build, shell};
 
 /// Makes sure that a program is there, installing the system package that brings it.
 pub fn program(name: &str, package: &str) -> anyhow::Result<()> {
@@ -56,20 +57,44 @@ fn agreed(question: &str) -> anyhow::Result<bool> {
 
 /// A Python with the packages that the models are made with, in the project's `.venv`.
 pub fn python() -> anyhow::Result<PathBuf> {
+    install_python(&shell::project().join(".venv"), &shell::project().join("tests/models/requirements.txt"))
+}
+
+/// A Python with the packages of a requirements file, in the cache: clones share it, and another list
+/// of packages gets another folder.
+pub fn environment(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
+    let venv = cached("python", name, &[requirements])?;
+    std::fs::create_dir_all(&venv)?;
+    // One clone installs at a time.
+    let lock = std::fs::File::create(venv.with_added_extension("lock"))?;
+    lock.lock()?;
+    install_python(&venv, requirements)
+}
+
+/// The folder of the cache for what is made from these files, whether it is there or not.
+pub fn cached(kind: &str, name: &str, made_from: &[&Path]) -> anyhow::Result<PathBuf> {
+    let mut hash = Sha256::new();
+    for path in made_from {
+        hash.update(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let digits: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(build::target()?.join(kind).join(format!("{name}-{digits}")))
+}
+
+fn install_python(venv: &Path, requirements: &Path) -> anyhow::Result<PathBuf> {
     program("python3", "python3")?;
-    let (venv, requirements) = (shell::project().join(".venv"), shell::project().join("tests/models/requirements.txt"));
     let (python, stamp) = (venv.join("bin/python"), venv.join("requirements.txt"));
-    let wanted = std::fs::read(&requirements)?;
+    let wanted = std::fs::read(requirements)?;
     if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    if make_venv(&venv).is_err() {
+    if make_venv(venv).is_err() {
         install("Python's venv", &["python3-venv"])?;
-        make_venv(&venv)?;
+        make_venv(venv)?;
     }
-    eprintln!("installing Python packages into .venv");
+    eprintln!("installing Python packages into {}", venv.display());
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
     shell::run(&mut pip)?;
     std::fs::write(stamp, wanted)?;
     Ok(python)

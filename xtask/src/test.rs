@@ -1,11 +1,12 @@
 //! `cargo xtask test`: everything a change must pass, fastest first, with each tier's time.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{build, dashboard, demo, setup, web};
+use crate::{build, clients, dashboard, demo, setup, web};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -20,8 +21,9 @@ pub struct Options {
 
 /// Runs every tier; the first failure ends it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    // `--yes` is looked for where packages are installed; no tier has a long form yet.
-    let _ = (options.yes, options.long);
+    // `--yes` is looked for where packages are installed.
+    let _ = options.yes;
+    LONG.store(options.long, Ordering::Relaxed);
     let began = Instant::now();
     let mut times: Vec<(&str, Duration)> = vec![];
     for (name, tier) in TIERS {
@@ -38,17 +40,20 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the long forms run.
+static LONG: AtomicBool = AtomicBool::new(false);
+
 type Tier = fn() -> anyhow::Result<()>;
 
 /// Every tier selects the whole workspace, so that what it depends on is built once.
-const TIERS: [(&str, Tier); 9] = [
+const TIERS: [(&str, Tier); 11] = [
     ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
     // Before anything that embeds it.
     ("page", web::check),
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
         // Everything but the simulation, and the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story"];
+        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story", "--test", "sandbox"];
         for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }
@@ -62,6 +67,18 @@ const TIERS: [(&str, Tier); 9] = [
         let stories = ["test", "--workspace", "--test", "stories", "--test", "tidy"];
         build::cargo(&stories, &[("MUSTER_PROGRAMS", folder)])
     }),
+    ("serving", || {
+        let programs = build::programs()?;
+        let folder = programs.muster.parent().unwrap_or(Path::new("."));
+        let mut variables = vec![("MUSTER_PROGRAMS", folder)];
+        if LONG.load(Ordering::Relaxed) {
+            variables.push(("MUSTER_LONG", Path::new("1")));
+        }
+        // One after the other: they measure what the machine gives. What they measured is shown.
+        let one_by_one = ["--", "--test-threads", "1", "--nocapture"];
+        build::cargo(&[&["test", "--workspace", "--test", "serving"], &one_by_one[..]].concat(), &variables)
+    }),
+    ("clients", clients::check),
     ("demo", demo::check),
     ("dashboard", dashboard::check),
 ];

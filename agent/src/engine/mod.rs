@@ -16,8 +16,27 @@ pub const NAMES: [&str; 1] = ["tract"];
 
 /// A loaded model.
 pub trait Model {
-    /// Runs the model once. Inputs come in the order of the manifest's ports, outputs likewise.
+    /// What it takes.
+    fn inputs(&self) -> &[Port];
+
+    /// What it gives.
+    fn outputs(&self) -> &[Port];
+
+    /// Whether the graph has one free size that is the first of every input and of every output: rows,
+    /// as far as the shapes tell.
+    fn has_rows(&self) -> bool;
+
+    /// Runs the model once. Inputs come in the order of [`Model::inputs`], outputs likewise.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// What a model takes and gives, where somebody vouches for it. What it does not name is as the file says.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports<'a> {
+    /// What it takes.
+    pub inputs: &'a [Port],
+    /// What it gives.
+    pub outputs: &'a [Port],
 }
 
 /// Why an engine did not do it.
@@ -30,9 +49,12 @@ pub enum EngineError {
     Run(String),
     #[error("the manifest says {what}, the model has {found}")]
     Ports { what: String, found: String },
+    #[error("cannot serve the model: {0}")]
+    Unservable(String),
 }
 
-/// Loads a model file with the default engine.
-pub fn load(file: &Path, inputs: &[Port], outputs: &[Port]) -> Result<Box<dyn Model>, EngineError> {
-    TractModel::load(file, inputs, outputs).map(|model| Box::new(model) as Box<dyn Model>)
+/// Loads a model file with the default engine. The ports are those of a manifest, or none: then the
+/// file says them.
+pub fn load(file: &Path, ports: Option<Ports<'_>>) -> Result<Box<dyn Model>, EngineError> {
+    TractModel::load(file, ports).map(|model| Box::new(model) as Box<dyn Model>)
 }

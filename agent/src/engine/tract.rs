@@ -4,30 +4,36 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use muster_shared::limits::{PORTS_MAX, RANK_MAX};
 use muster_shared::manifest::{Dtype, Port};
 use tract_onnx::prelude::{
-    DatumType, Framework as _, InferenceFact, InferenceModelExt as _, IntoRunnable as _, IntoTValue as _, Symbol, TDim,
-    TVec, Tensor as TractTensor, ToDim as _, TypedModel, TypedRunnableModel,
+    DatumType, Framework as _, InferenceFact, InferenceModel, InferenceModelExt as _, IntoRunnable as _,
+    IntoTValue as _, Symbol, TDim, TVec, Tensor as TractTensor, ToDim as _, TractError, TypedModel, TypedRunnableModel,
 };
 
-use super::{EngineError, Model};
-use crate::tensor::Tensor;
+use tract_onnx::tract_hir::infer::Factoid as _;
+
+use super::{EngineError, Model, Ports};
+use crate::tensor::{self, Tensor};
 
 /// A model that tract runs.
 pub struct TractModel {
     plan: Arc<TypedRunnableModel>,
+    inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// For each port of the manifest, which output of the graph it is.
+    /// For each port, which output of the graph it is.
     output_order: Vec<usize>,
-    /// For each input of the graph, which port of the manifest it takes.
+    /// For each input of the graph, which port it takes.
     input_order: Vec<usize>,
+    has_rows: bool,
 }
 
 impl TractModel {
     /// Loads an ONNX file. Input shapes are set from the ports, a free first dimension as a symbol:
     /// exporters leave the batch unnamed, and tract wants every input determined.
-    pub fn load(file: &Path, inputs: &[Port], outputs: &[Port]) -> Result<Self, EngineError> {
-        let failed = |error: tract_onnx::prelude::TractError| EngineError::Load(format!("{error:#}"));
+    pub fn load(file: &Path, ports: Option<Ports<'_>>) -> Result<Self, EngineError> {
+        let failed = |error: TractError| EngineError::Load(format!("{error:#}"));
         let mut model = tract_onnx::onnx().model_for_path(file).map_err(failed)?;
         let input_names: Vec<String> =
             model.input_outlets().map_err(failed)?.iter().map(|outlet| model.node(outlet.node).name.clone()).collect();
@@ -37,22 +43,42 @@ impl TractModel {
             .iter()
             .map(|outlet| model.outlet_label(*outlet).unwrap_or_default().to_owned())
             .collect();
-        let input_order = order(&input_names, inputs, "inputs")?;
-        let output_order = order_of_ports(&output_names, outputs)?;
+        let (inputs, input_order) = match ports {
+            Some(ports) => (ports.inputs.to_vec(), order(&input_names, ports.inputs, "inputs")?),
+            None => (input_ports(&model, &input_names)?, (0..input_names.len()).collect()),
+        };
         let batch = model.symbols.sym("N");
         for (index, port) in input_order.iter().enumerate() {
             let port = &inputs[*port];
-            let shape: TVec<TDim> = symbolic_shape(port, &batch, &model.symbols)?;
+            let known = ports.is_none().then(|| dims(&model, index)).transpose()?;
+            let shape = symbolic_shape(port, known.as_deref(), &batch, &model)?;
             let fact = InferenceFact::dt_shape(datum_type(port.dtype), shape);
             model.set_input_fact(index, fact).map_err(failed)?;
         }
         let typed: TypedModel = model.into_optimized().map_err(failed)?;
+        let (outputs, output_order) = match ports {
+            Some(ports) => (ports.outputs.to_vec(), order_of_ports(&output_names, ports.outputs)?),
+            None => (output_ports(&typed, &output_names)?, (0..output_names.len()).collect()),
+        };
+        let has_rows = has_rows(&typed).map_err(failed)?;
         let plan = typed.into_runnable().map_err(failed)?;
-        Ok(Self { plan, outputs: outputs.to_vec(), output_order, input_order })
+        Ok(Self { plan, inputs, outputs, output_order, input_order, has_rows })
     }
 }
 
 impl Model for TractModel {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn has_rows(&self) -> bool {
+        self.has_rows
+    }
+
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
         let mut values = TVec::new();
         for port in &self.input_order {
@@ -77,6 +103,77 @@ pub fn is_out_of_memory(panic: &str) -> bool {
     ["failed to allocate", "is_null()"].iter().any(|words| panic.contains(words))
 }
 
+/// What the file says that the model takes.
+fn input_ports(model: &InferenceModel, names: &[String]) -> Result<Vec<Port>, EngineError> {
+    if names.len() > PORTS_MAX {
+        return Err(EngineError::Unservable(format!("it has {} inputs, at most {PORTS_MAX} go", names.len())));
+    }
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let fact = model.input_fact(index).map_err(|error| EngineError::Load(format!("{error:#}")))?;
+            let dtype = fact.datum_type.concretize().and_then(dtype);
+            let dtype = dtype.ok_or_else(|| {
+                EngineError::Unservable(format!("input {name:?} has elements of a type that cannot be served"))
+            })?;
+            let shape = dims(model, index)?.iter().map(|dim| dim.as_ref().and_then(size)).collect();
+            Ok(Port { name: name.clone(), dtype, shape })
+        })
+        .collect()
+}
+
+/// An input's sizes as the file has them; none where it says nothing of one.
+fn dims(model: &InferenceModel, index: usize) -> Result<Vec<Option<TDim>>, EngineError> {
+    let fact = model.input_fact(index).map_err(|error| EngineError::Load(format!("{error:#}")))?;
+    if fact.shape.is_open() {
+        return Err(EngineError::Unservable(format!("input {index} has no shape; run shape inference on the file")));
+    }
+    let dims: Vec<Option<TDim>> = fact.shape.dims().map(|dim| dim.concretize()).collect();
+    if dims.len() > RANK_MAX {
+        return Err(EngineError::Unservable(format!("input {index} has more than {RANK_MAX} dimensions")));
+    }
+    // Exporters write an open size as 0 or -1, too.
+    Ok(dims.into_iter().map(|dim| dim.filter(|dim| dim.to_i64().map_or(true, |size| size > 0))).collect())
+}
+
+fn output_ports(model: &TypedModel, names: &[String]) -> Result<Vec<Port>, EngineError> {
+    if names.len() > PORTS_MAX {
+        return Err(EngineError::Unservable(format!("it has {} outputs, at most {PORTS_MAX} go", names.len())));
+    }
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let fact = model.output_fact(index).map_err(|error| EngineError::Load(format!("{error:#}")))?;
+            let dtype = dtype(fact.datum_type).ok_or_else(|| {
+                EngineError::Unservable(format!("output {name:?} has elements of a type that cannot be served"))
+            })?;
+            if fact.rank() > RANK_MAX {
+                return Err(EngineError::Unservable(format!("output {name:?} has more than {RANK_MAX} dimensions")));
+            }
+            Ok(Port { name: name.clone(), dtype, shape: fact.shape.iter().map(size).collect() })
+        })
+        .collect()
+}
+
+fn size(dim: &TDim) -> Option<u32> {
+    dim.to_i64().ok().and_then(|size| u32::try_from(size).ok())
+}
+
+/// Whether one symbol, and nothing else, is the first size of every input and output.
+fn has_rows(model: &TypedModel) -> Result<bool, TractError> {
+    let mut firsts = vec![];
+    for index in 0..model.inputs.len() {
+        firsts.push(model.input_fact(index)?.shape.first().cloned());
+    }
+    for index in 0..model.outputs.len() {
+        firsts.push(model.output_fact(index)?.shape.first().cloned());
+    }
+    let Some(Some(first @ TDim::Sym(_))) = firsts.first().cloned() else { return Ok(false) };
+    Ok(firsts.iter().all(|dim| dim.as_ref() == Some(&first)))
+}
+
 /// For each of the graph's inputs, the port of that name.
 fn order(names: &[String], ports: &[Port], what: &str) -> Result<Vec<usize>, EngineError> {
     let find = |name: &String| ports.iter().position(|port| &port.name == name);
@@ -97,16 +194,22 @@ fn order_of_ports(names: &[String], ports: &[Port]) -> Result<Vec<usize>, Engine
     })
 }
 
-/// The first free dimension is the batch, shared by all inputs; every other free one is its own.
+/// The first free dimension is the batch, shared by all inputs, every other free one is its own; but a
+/// file that names its sizes knows better which are the same.
 fn symbolic_shape(
     port: &Port,
+    known: Option<&[Option<TDim>]>,
     batch: &Symbol,
-    scope: &tract_onnx::prelude::SymbolScope,
+    model: &InferenceModel,
 ) -> Result<TVec<TDim>, EngineError> {
-    let dims = port.shape.iter().enumerate().map(|(at, size)| match size {
-        Some(size) => (*size as usize).to_dim(),
-        None if at == 0 => batch.to_dim(),
-        None => scope.new_with_prefix("D").to_dim(),
+    let dims = port.shape.iter().enumerate().map(|(at, size)| {
+        let known = known.and_then(|known| known.get(at)).cloned().flatten();
+        match (known, size) {
+            (Some(known), _) => known,
+            (None, Some(size)) => (*size as usize).to_dim(),
+            (None, None) if at == 0 => batch.to_dim(),
+            (None, None) => model.symbols.new_with_prefix("D").to_dim(),
+        }
     });
     Ok(dims.collect())
 }
@@ -115,61 +218,74 @@ fn datum_type(dtype: Dtype) -> DatumType {
     match dtype {
         Dtype::Bool => DatumType::Bool,
         Dtype::U8 => DatumType::U8,
+        Dtype::U16 => DatumType::U16,
+        Dtype::U32 => DatumType::U32,
+        Dtype::U64 => DatumType::U64,
         Dtype::I8 => DatumType::I8,
         Dtype::I16 => DatumType::I16,
         Dtype::I32 => DatumType::I32,
         Dtype::I64 => DatumType::I64,
+        Dtype::F16 => DatumType::F16,
         Dtype::F32 => DatumType::F32,
         Dtype::F64 => DatumType::F64,
+        Dtype::String => DatumType::String,
     }
+}
+
+fn dtype(datum_type: DatumType) -> Option<Dtype> {
+    Some(match datum_type {
+        DatumType::Bool => Dtype::Bool,
+        DatumType::U8 => Dtype::U8,
+        DatumType::U16 => Dtype::U16,
+        DatumType::U32 => Dtype::U32,
+        DatumType::U64 => Dtype::U64,
+        DatumType::I8 => Dtype::I8,
+        DatumType::I16 => Dtype::I16,
+        DatumType::I32 => Dtype::I32,
+        // An int64 output of the file arrives as a symbolic dimension.
+        DatumType::I64 | DatumType::TDim => Dtype::I64,
+        DatumType::F16 => Dtype::F16,
+        DatumType::F32 => Dtype::F32,
+        DatumType::F64 => Dtype::F64,
+        DatumType::String => Dtype::String,
+        _ => return None,
+    })
 }
 
 fn to_tract(tensor: &Tensor) -> Result<TractTensor, EngineError> {
-    let failed = |error: tract_onnx::prelude::TractError| EngineError::Run(format!("{error:#}"));
-    macro_rules! numbers {
-        ($type:ty) => {{
-            let (numbers, _) = tensor.data.as_chunks::<{ size_of::<$type>() }>();
-            let numbers: Vec<$type> = numbers.iter().map(|bytes| <$type>::from_le_bytes(*bytes)).collect();
-            TractTensor::from_shape(&tensor.shape, &numbers).map_err(failed)
-        }};
+    let failed = |error: TractError| EngineError::Run(format!("{error:#}"));
+    if !tensor.is_sound() {
+        return Err(EngineError::Run(format!("{} bytes do not fill shape {:?}", tensor.data.len(), tensor.shape)));
     }
-    match tensor.dtype {
-        Dtype::Bool => {
-            let values: Vec<bool> = tensor.data.iter().map(|byte| *byte != 0).collect();
-            TractTensor::from_shape(&tensor.shape, &values).map_err(failed)
-        }
-        Dtype::U8 => numbers!(u8),
-        Dtype::I8 => numbers!(i8),
-        Dtype::I16 => numbers!(i16),
-        Dtype::I32 => numbers!(i32),
-        Dtype::I64 => numbers!(i64),
-        Dtype::F32 => numbers!(f32),
-        Dtype::F64 => numbers!(f64),
+    if tensor.dtype == Dtype::String {
+        let texts: Result<Vec<String>, _> =
+            tensor::strings(&tensor.data).map(|text| String::from_utf8(text.to_vec())).collect();
+        let texts = texts.map_err(|_| EngineError::Run("tract takes strings of UTF-8 only".to_owned()))?;
+        let array = tract_onnx::tract_hir::internal::tract_ndarray::ArrayD::from_shape_vec(&tensor.shape[..], texts);
+        return array.map(TractTensor::from).map_err(|error| EngineError::Run(error.to_string()));
     }
+    let mut value = TractTensor::zero_dt(datum_type(tensor.dtype), &tensor.shape).map_err(failed)?;
+    let bytes = value.as_bytes_mut();
+    bytes.copy_from_slice(&tensor.data);
+    if tensor.dtype == Dtype::Bool {
+        // Any other byte is no bool.
+        bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+    }
+    Ok(value)
 }
 
 fn from_tract(port: &Port, value: &TractTensor) -> Result<Tensor, EngineError> {
-    let failed = |error: tract_onnx::prelude::TractError| EngineError::Run(format!("{error:#}"));
+    let failed = |error: TractError| EngineError::Run(format!("{error:#}"));
     // An int64 output of the file arrives as a symbolic dimension; the port says what it is.
     let value = value.cast_to_dt(datum_type(port.dtype)).map_err(failed)?;
-    macro_rules! bytes {
-        ($type:ty) => {{
-            let view = value.to_plain_array_view::<$type>().map_err(failed)?;
-            view.iter().flat_map(|number| number.to_le_bytes()).collect()
-        }};
-    }
-    let data: Vec<u8> = match port.dtype {
-        Dtype::Bool => {
-            let view = value.to_plain_array_view::<bool>().map_err(failed)?;
-            view.iter().map(|value| u8::from(*value)).collect()
+    let data = if port.dtype == Dtype::String {
+        let mut data = vec![];
+        for text in &value.to_plain_array_view::<String>().map_err(failed)? {
+            tensor::push_string(&mut data, text.as_bytes());
         }
-        Dtype::U8 => bytes!(u8),
-        Dtype::I8 => bytes!(i8),
-        Dtype::I16 => bytes!(i16),
-        Dtype::I32 => bytes!(i32),
-        Dtype::I64 => bytes!(i64),
-        Dtype::F32 => bytes!(f32),
-        Dtype::F64 => bytes!(f64),
+        Bytes::from(data)
+    } else {
+        Bytes::copy_from_slice(value.as_bytes())
     };
     Ok(Tensor { name: port.name.clone(), dtype: port.dtype, shape: value.shape().to_vec(), data })
 }

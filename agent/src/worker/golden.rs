@@ -8,7 +8,7 @@ use muster_shared::manifest::{Dtype, Port};
 use serde_json::Value;
 
 use crate::engine::Model;
-use crate::tensor::Tensor;
+use crate::tensor::{self, Tensor};
 
 /// Runs every case; an error says where the model differs first.
 pub fn check(golden: &Golden, model: &dyn Model, inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
@@ -38,13 +38,22 @@ pub fn one_row(golden: &Golden, inputs: &[Port]) -> Option<Vec<Tensor>> {
     inputs.iter().map(first_row).collect()
 }
 
-fn compare(tolerance: Tolerance, expected: &Tensor, got: &Tensor) -> Result<(), String> {
+/// Whether an output is close enough to the one expected; an error says where it is not.
+pub fn compare(tolerance: Tolerance, expected: &Tensor, got: &Tensor) -> Result<(), String> {
     if expected.shape != got.shape {
         return Err(format!("output {:?} has shape {:?}, expected {:?}", got.name, got.shape, expected.shape));
     }
+    if expected.dtype == Dtype::String {
+        let texts = tensor::strings(&expected.data).zip(tensor::strings(&got.data)).enumerate();
+        let mut different = texts.filter(|(_, (expected, got))| expected != got);
+        return different.next().map_or(Ok(()), |(at, (expected, found))| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Err(format!("output {:?}[{at}] is {:?}, expected {:?}", got.name, text(found), text(expected)))
+        });
+    }
     for (at, (expected_value, got_value)) in numbers(expected).zip(numbers(got)).enumerate() {
         let allowed = match expected.dtype {
-            Dtype::F32 | Dtype::F64 => tolerance.absolute + tolerance.relative * expected_value.abs(),
+            Dtype::F16 | Dtype::F32 | Dtype::F64 => tolerance.absolute + tolerance.relative * expected_value.abs(),
             _ => 0.0,
         };
         let same = expected_value == got_value || (expected_value.is_nan() && got_value.is_nan());
@@ -61,8 +70,9 @@ fn compare(tolerance: Tolerance, expected: &Tensor, got: &Tensor) -> Result<(), 
 pub fn zeros(inputs: &[Port]) -> Vec<Tensor> {
     let zeros = |port: &Port| {
         let shape: Vec<usize> = port.shape.iter().map(|size| size.map_or(1, |size| size as usize)).collect();
-        let data = vec![0; shape.iter().product::<usize>() * port.dtype.size_bytes()];
-        Tensor { name: port.name.clone(), dtype: port.dtype, shape, data }
+        // The empty string takes four bytes, its length.
+        let data = vec![0; shape.iter().product::<usize>() * port.dtype.size_bytes().unwrap_or(4)];
+        Tensor { name: port.name.clone(), dtype: port.dtype, shape, data: data.into() }
     };
     inputs.iter().map(zeros).collect()
 }
@@ -99,12 +109,20 @@ fn numbers(tensor: &Tensor) -> Box<dyn Iterator<Item = f64> + '_> {
     }
     match tensor.dtype {
         Dtype::Bool | Dtype::U8 => each!(u8),
+        Dtype::U16 => each!(u16),
+        Dtype::U32 => each!(u32),
+        Dtype::U64 => each!(u64),
         Dtype::I8 => each!(i8),
         Dtype::I16 => each!(i16),
         Dtype::I32 => each!(i32),
         Dtype::I64 => each!(i64),
         Dtype::F32 => each!(f32),
         Dtype::F64 => each!(f64),
+        Dtype::F16 => {
+            Box::new(tensor.data.as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f64()))
+        }
+        // Compared as bytes before.
+        Dtype::String => Box::new(std::iter::empty()),
     }
 }
 
@@ -117,10 +135,23 @@ mod tests {
     struct Times(f32);
 
     impl Model for Times {
+        fn inputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn has_rows(&self) -> bool {
+            true
+        }
+
         fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
             let mut out = inputs[0].clone();
             out.name = "y".into();
-            out.data = numbers(&inputs[0]).flat_map(|value| (value as f32 * self.0).to_le_bytes()).collect();
+            out.data =
+                numbers(&inputs[0]).flat_map(|value| (value as f32 * self.0).to_le_bytes()).collect::<Vec<u8>>().into();
             Ok(vec![out])
         }
     }

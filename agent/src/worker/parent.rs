@@ -5,31 +5,47 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use muster_agent_core::slot::{Death, WorkerId};
 use muster_shared::reported::{Measured, RefusalKind};
-use serde::de::DeserializeOwned;
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Pid, setpriority_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::protocol::{FromWorker, Load, OUT_OF_MEMORY_CODE, ToWorker, checked_length, frame, parse};
+use super::cgroup::{Group, confine};
+use super::protocol::{
+    AnswerHead, Frames, FromWorker, Load, Loaded, OUT_OF_MEMORY_CODE, PIPE_BYTES, RequestHead, TensorHead, ToWorker,
+    frame,
+};
+pub use super::queue::{PredictError, Prediction, WorkerHandle};
+use super::queue::{Queue, Request, queue};
 use crate::tensor::Tensor;
 
-/// Requests that one worker may have, waiting and at work; more are told to come again later.
-pub const REQUESTS_MAX: usize = 64;
-/// A worker that has not loaded or checked its model by then is ended.
+/// A worker that has not loaded or checked its model by then is ended, where nothing else is said.
 const LOAD_DEADLINE: Duration = Duration::from_secs(120);
-/// A worker that owes an answer for longer is taken for stuck and ended.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// A worker that owes an answer for longer is taken for stuck and ended, where nothing else is said.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a worker may take to finish what it has once it is to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// A worker that computes for longer lets others go first: those whose runs are short take no more than
+/// their grant from it, and would wait for a whole run otherwise.
+const LONG_RUN: Duration = Duration::from_millis(20);
+/// The priority of who lets others go first, as `nice` counts it.
+const YIELDING: i32 = 10;
 /// Of what a worker writes to its standard error, a line is kept up to here.
 const ERROR_LINE_BYTES_MAX: u64 = 4096;
+/// What a worker may run as one, where that has cost no memory yet.
+pub const TOGETHER_MAX: u32 = 128;
 
 /// What a worker is started for.
 #[derive(Debug, Clone)]
@@ -47,7 +63,7 @@ pub enum Purpose {
 #[derive(Debug, Clone)]
 pub enum WorkerEvent {
     /// It loaded a bundle that was checked before.
-    Ready,
+    Ready(Loaded),
     /// The golden vectors are right.
     Checked(Measured),
     /// The bundle is bad, proven on verified bytes.
@@ -58,67 +74,26 @@ pub enum WorkerEvent {
     Died(Death, String),
 }
 
-/// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PredictError {
-    /// More requests than [`REQUESTS_MAX`].
-    #[error("the model has more requests than it can take; try again")]
-    Busy,
-    /// The worker is not ready, or ended before it got the request.
-    #[error("the model's process is being started again; try again")]
-    Gone,
-    /// The worker ended while it worked on the request: perhaps because of it, so nobody else should be
-    /// asked the same.
-    #[error("the model's process ended while it worked on this request")]
-    Died,
-    /// The model does not run on this input.
-    #[error("{0}")]
-    Model(String),
-}
-
-/// An answer, and what it cost.
-#[derive(Debug)]
-pub struct Answer {
-    /// In the order of the ports.
-    pub outputs: Vec<Tensor>,
-    /// Processor time in microseconds.
-    pub cpu_us: u64,
-}
-
-/// A running worker, to be asked and to be stopped. Dropping all handles stops it too.
+/// How a worker is run.
 #[derive(Debug, Clone)]
-pub struct WorkerHandle {
-    requests: mpsc::Sender<Request>,
-    room: Arc<Semaphore>,
-    ended: CancellationToken,
+pub struct Bounds {
+    /// A worker that has not loaded or checked its model by then is ended.
+    pub load_deadline: Duration,
+    /// A worker that owes an answer for longer is taken for stuck and ended; who waits for longer in
+    /// the queue is told so.
+    pub answer_deadline: Duration,
+    /// Requests that may run as one. Halved for the next worker of this model when it cost too much
+    /// memory.
+    pub together_max: Arc<AtomicU32>,
 }
 
-#[derive(Debug)]
-enum Request {
-    Predict { inputs: Vec<Tensor>, reply: oneshot::Sender<Result<Answer, PredictError>>, _room: OwnedSemaphorePermit },
-    Stop,
-}
-
-impl WorkerHandle {
-    /// Asks the model.
-    pub async fn predict(&self, inputs: Vec<Tensor>) -> Result<Answer, PredictError> {
-        let room = self.room.clone().try_acquire_owned().map_err(|_| PredictError::Busy)?;
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Predict { inputs, reply, _room: room };
-        self.requests.try_send(request).map_err(|_| PredictError::Gone)?;
-        answer.await.unwrap_or(Err(PredictError::Gone))
-    }
-
-    /// Lets it finish what it has, then ends it.
-    pub fn stop(&self) {
-        // A closed channel means that it ended already; a full one empties into the same stop when
-        // the last handle goes.
-        let _ = self.requests.try_send(Request::Stop);
-    }
-
-    /// Cancelled when the process is gone and what it took is free.
-    pub fn ended(&self) -> CancellationToken {
-        self.ended.clone()
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            load_deadline: LOAD_DEADLINE,
+            answer_deadline: ANSWER_DEADLINE,
+            together_max: Arc::new(AtomicU32::new(TOGETHER_MAX)),
+        }
     }
 }
 
@@ -128,13 +103,13 @@ pub fn start(
     id: WorkerId,
     load: Load,
     purpose: Purpose,
+    bounds: Bounds,
     after: Vec<CancellationToken>,
     tell: impl Fn(WorkerEvent) + Send + Sync + 'static,
 ) -> WorkerHandle {
-    // One more than there is room for requests, so that a stop always fits.
-    let (sender, requests) = mpsc::channel(REQUESTS_MAX + 1);
     let (program, ended) = (program.to_owned(), CancellationToken::new());
     let end = ended.clone().drop_guard();
+    let (handle, queue) = queue(ended);
     tokio::spawn(async move {
         let _end = end;
         for other in after {
@@ -142,16 +117,24 @@ pub fn start(
         }
         let checking = matches!(purpose, Purpose::Check { .. });
         match spawn(&program) {
-            Ok(child) => Life::new(id, child, requests, checking).live(load, purpose, &tell).await,
+            Ok(child) => {
+                let process = child.id();
+                queue.runs_in(process);
+                // It waits for what to load, so it has done nothing yet.
+                let group = process.and_then(|process| confine(id.0, process, load.memory_bytes, load.cpu_milli));
+                // Its streams are pipes: `spawn` says so.
+                let Some(life) = Life::new(id, child, group, queue, bounds, checking) else { return };
+                life.live(load, purpose, &tell).await;
+            }
             Err(error) if checking => tell(WorkerEvent::Stopped(format!("cannot start a worker: {error}"))),
             Err(error) => tell(WorkerEvent::Died(Death::Killed, format!("cannot start a worker: {error}"))),
         }
     });
-    WorkerHandle { requests: sender, room: Arc::new(Semaphore::new(REQUESTS_MAX)), ended }
+    handle
 }
 
 fn spawn(program: &Path) -> std::io::Result<Child> {
-    Command::new(program)
+    let child = Command::new(program)
         .arg("worker")
         .env_clear()
         // One arena: a worker computes in one thread, and idle arenas cost memory.
@@ -160,19 +143,37 @@ fn spawn(program: &Path) -> std::io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    let widened = [
+        child.stdin.as_ref().map(|pipe| fcntl_setpipe_size(pipe, PIPE_BYTES)),
+        child.stdout.as_ref().map(|pipe| fcntl_setpipe_size(pipe, PIPE_BYTES)),
+    ];
+    // A user who has many pipes is given no more large ones: the small ones work, with more wake-ups.
+    if widened.into_iter().flatten().any(|size| size.is_err()) {
+        debug!("the kernel gives no large pipes to a worker");
+    }
+    Ok(child)
 }
 
 /// One worker's life as its parent sees it.
 struct Life {
     id: WorkerId,
     child: Child,
+    group: Option<Group>,
     stdin: Option<ChildStdin>,
-    messages: mpsc::Receiver<FromWorker>,
+    messages: FramedRead<ChildStdout, Frames>,
     last_line: oneshot::Receiver<Option<String>>,
-    requests: mpsc::Receiver<Request>,
-    waiting: BTreeMap<u64, Waiting>,
+    queue: Queue,
+    bounds: Bounds,
+    /// The names of the outputs, once it has loaded.
+    outputs: Vec<String>,
+    /// What it works on, by request.
+    at_work: BTreeMap<u64, Waiting>,
+    /// When it last took or answered something.
+    progress: Instant,
     next_id: u64,
+    /// Kept from one frame to the next.
+    out: Vec<u8>,
     /// The check's outcome was told already, so its end is none.
     concluded: bool,
     checking: bool,
@@ -180,80 +181,97 @@ struct Life {
     stopping: bool,
     /// The queue is empty and closed.
     no_more: bool,
+    /// It lets others go first.
+    yields: bool,
 }
 
 struct Waiting {
-    reply: oneshot::Sender<Result<Answer, PredictError>>,
-    since: Instant,
-    _room: OwnedSemaphorePermit,
+    request: Request,
+    queued: Duration,
 }
 
 enum Next {
-    Message(Option<FromWorker>),
-    Request(Option<Request>),
+    Message(Option<std::io::Result<(FromWorker, Bytes)>>),
+    Requests(Option<Vec<Request>>),
+    Stop,
+    Long,
     Late,
 }
 
 impl Life {
-    fn new(id: WorkerId, mut child: Child, requests: mpsc::Receiver<Request>, checking: bool) -> Self {
-        let (message_sender, messages) = mpsc::channel(REQUESTS_MAX);
+    fn new(
+        id: WorkerId,
+        mut child: Child,
+        group: Option<Group>,
+        queue: Queue,
+        bounds: Bounds,
+        checking: bool,
+    ) -> Option<Self> {
         let (line_sender, last_line) = oneshot::channel();
-        if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(read_messages(stdout, message_sender));
-        }
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(async move {
                 // Nobody waits for it where the worker was stopped.
                 let _ = line_sender.send(read_lines(id, stderr).await);
             });
         }
-        let stdin = child.stdin.take();
-        let waiting = BTreeMap::new();
-        let (next_id, concluded, ready, stopping, no_more) = (0, false, false, false, false);
-        Self {
+        let (stdin, messages) = (child.stdin.take(), FramedRead::new(child.stdout.take()?, Frames));
+        Some(Self {
             id,
             child,
+            group,
             stdin,
             messages,
             last_line,
-            requests,
-            waiting,
-            next_id,
-            concluded,
+            queue,
+            bounds,
+            outputs: vec![],
+            at_work: BTreeMap::new(),
+            progress: Instant::now(),
+            next_id: 0,
+            out: vec![],
+            concluded: false,
             checking,
-            ready,
-            stopping,
-            no_more,
-        }
+            ready: false,
+            stopping: false,
+            no_more: false,
+            yields: false,
+        })
     }
 
-    async fn live(mut self, load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
+    async fn live(mut self, mut load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
         let memory_bytes = load.memory_bytes;
-        let mut sent = self.send(&ToWorker::Load(load)).await;
+        load.together_max = self.bounds.together_max.load(Ordering::Relaxed);
+        let mut sent = self.send(&ToWorker::Load(load), &[]).await;
         if let Purpose::Check { golden } = purpose {
-            sent = sent && self.send(&ToWorker::Check { golden }).await;
+            sent = sent && self.send(&ToWorker::Check { golden }, &[]).await;
         }
-        let load_deadline = Instant::now() + LOAD_DEADLINE;
+        let load_deadline = Instant::now() + self.bounds.load_deadline;
         let mut stuck = false;
-        while sent && !(self.stopping && self.no_more && self.waiting.is_empty()) {
-            let oldest = self.waiting.values().map(|waiting| waiting.since + ANSWER_DEADLINE).min();
-            let deadline = if self.ready { oldest } else { Some(load_deadline) };
+        let stop = self.queue.stop.clone();
+        while sent && !(self.stopping && self.at_work.is_empty() && (self.no_more || !self.ready)) {
+            let idle = self.ready && self.at_work.is_empty();
+            let deadline = if self.ready { self.progress + self.bounds.answer_deadline } else { load_deadline };
             let next = tokio::select! {
-                message = self.messages.recv() => Next::Message(message),
-                request = self.requests.recv(), if !self.no_more => Next::Request(request),
-                () = sleep_until(deadline.unwrap_or(load_deadline)), if deadline.is_some() => Next::Late,
+                message = self.messages.next() => Next::Message(message),
+                requests = self.queue.next(), if idle && !self.no_more => Next::Requests(requests),
+                () = stop.cancelled(), if !self.stopping => Next::Stop,
+                () = sleep_until(self.progress + LONG_RUN), if self.ready && !idle && !self.yields => Next::Long,
+                () = sleep_until(deadline), if !idle => Next::Late,
             };
             match next {
-                Next::Message(Some(message)) => self.take(message, tell),
-                Next::Message(None) => break,
-                Next::Request(Some(Request::Predict { inputs, reply, _room })) => {
-                    sent = self.predict(inputs, reply, _room).await;
+                Next::Message(Some(Ok((message, body)))) => sent = self.take(message, body, tell),
+                Next::Message(Some(Err(error))) => {
+                    warn!(worker = self.id.0, %error, "a worker says what cannot be read");
+                    sent = false;
                 }
-                Next::Request(Some(Request::Stop)) => self.stop_taking(),
-                Next::Request(None) => {
+                Next::Message(None) => break,
+                Next::Requests(Some(requests)) => sent = self.hand_over(requests).await,
+                Next::Requests(None) => {
                     self.stop_taking();
                     self.no_more = true;
                 }
+                Next::Stop => self.stop_taking(),
+                Next::Long => self.let_go_first(true),
                 Next::Late => {
                     stuck = true;
                     break;
@@ -263,12 +281,15 @@ impl Life {
         self.end(stuck, memory_bytes, tell).await;
     }
 
-    fn take(&mut self, message: FromWorker, tell: &impl Fn(WorkerEvent)) {
+    /// Whether what it said can be.
+    fn take(&mut self, message: FromWorker, body: Bytes, tell: &impl Fn(WorkerEvent)) -> bool {
         match message {
-            FromWorker::Loaded if self.checking => {}
-            FromWorker::Loaded => {
-                self.ready = true;
-                tell(WorkerEvent::Ready);
+            FromWorker::Loaded(loaded) => {
+                self.outputs = loaded.outputs.iter().map(|port| port.name.clone()).collect();
+                if !self.checking {
+                    self.ready = true;
+                    tell(WorkerEvent::Ready(loaded));
+                }
             }
             FromWorker::Checked(measured) => {
                 self.ready = true;
@@ -282,20 +303,51 @@ impl Life {
                 self.conclude(WorkerEvent::Bad(RefusalKind::CannotLoad, reason), tell);
             }
             FromWorker::CannotLoad(reason) => self.conclude(WorkerEvent::Died(Death::Crashed, reason), tell),
-            FromWorker::Answer { id, result, cpu_us } => {
-                if let Some(waiting) = self.waiting.remove(&id) {
-                    let result = result.map(|outputs| Answer { outputs, cpu_us }).map_err(PredictError::Model);
-                    // The asker may have left; the answer is of no use then.
-                    let _ = waiting.reply.send(result);
-                }
-            }
+            FromWorker::Answers { answers, rest_us } => return self.answered(answers, rest_us, body),
         }
+        true
+    }
+
+    fn answered(&mut self, answers: Vec<AnswerHead>, rest_us: u64, mut body: Bytes) -> bool {
+        // A worker that rests because of its grant is not stuck.
+        self.progress = Instant::now() + Duration::from_micros(rest_us);
+        if self.yields && self.at_work.len() == answers.len() {
+            self.let_go_first(false);
+        }
+        for head in answers {
+            let Some(Waiting { request, queued }) = self.at_work.remove(&head.id) else { return false };
+            let compute = Duration::from_micros(head.compute_us);
+            self.queue.took(compute, head.together);
+            let result = match head.result {
+                Ok(outputs) => {
+                    let names = self.outputs.iter();
+                    let outputs: std::io::Result<Vec<Tensor>> =
+                        outputs.into_iter().zip(names).map(|(head, name)| head.take(name, &mut body)).collect();
+                    let Ok(outputs) = outputs else { return false };
+                    Ok(Prediction { outputs, cpu_us: head.cpu_us, queue: queued, compute, together: head.together })
+                }
+                Err(reason) => Err(PredictError::Model(reason)),
+            };
+            // The asker may have left; the answer is of no use then.
+            let _ = request.reply.send(result);
+        }
+        true
+    }
+
+    /// Lets others go first, or no longer. A user who is not root may only do the former: then it stays so
+    /// for as long as the process lives, which has shown that its runs are long.
+    fn let_go_first(&mut self, yields: bool) {
+        let process = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let priority = if yields { YIELDING } else { 0 };
+        // Nothing depends on it but how long others wait.
+        let set = setpriority_process(process, priority).is_ok();
+        self.yields = if set { yields } else { true };
     }
 
     /// What is in the queue is still answered; nothing more gets in.
     fn stop_taking(&mut self) {
         self.stopping = true;
-        self.requests.close();
+        self.queue.close();
     }
 
     fn conclude(&mut self, event: WorkerEvent, tell: &impl Fn(WorkerEvent)) {
@@ -305,31 +357,43 @@ impl Life {
         tell(event);
     }
 
-    async fn predict(
-        &mut self,
-        inputs: Vec<Tensor>,
-        reply: oneshot::Sender<Result<Answer, PredictError>>,
-        room: OwnedSemaphorePermit,
-    ) -> bool {
-        // Who left while waiting costs the model nothing.
-        if reply.is_closed() {
-            return true;
+    async fn hand_over(&mut self, requests: Vec<Request>) -> bool {
+        let now = Instant::now();
+        let mut heads = Vec::with_capacity(requests.len());
+        let mut tensors = Vec::with_capacity(requests.len());
+        for request in requests {
+            // Who left while waiting costs the model nothing.
+            if request.reply.is_closed() {
+                continue;
+            }
+            let queued = now - request.since;
+            if queued > self.bounds.answer_deadline {
+                let _ = request.reply.send(Err(PredictError::Late));
+                continue;
+            }
+            self.next_id += 1;
+            heads.push(RequestHead { id: self.next_id, inputs: request.inputs.iter().map(TensorHead::of).collect() });
+            // Cheap: the elements are shared.
+            tensors.extend(request.inputs.iter().cloned());
+            self.at_work.insert(self.next_id, Waiting { request, queued });
         }
-        self.next_id += 1;
-        let id = self.next_id;
-        self.waiting.insert(id, Waiting { reply, since: Instant::now(), _room: room });
-        self.send(&ToWorker::Predict { id, inputs }).await
+        self.progress = self.progress.max(now);
+        heads.is_empty() || self.send(&ToWorker::Predict(heads), &tensors).await
     }
 
     /// Whether the worker took the message.
-    async fn send(&mut self, message: &ToWorker) -> bool {
+    async fn send(&mut self, message: &ToWorker, tensors: &[Tensor]) -> bool {
         let Some(stdin) = &mut self.stdin else { return false };
-        let Ok(bytes) = frame(message) else { return false };
-        stdin.write_all(&bytes).await.is_ok() && stdin.flush().await.is_ok()
+        self.out.clear();
+        let Ok(()) = frame(&mut self.out, message, tensors.iter()) else { return false };
+        // A worker that does not even read is stuck; it is ended as one that went away.
+        let wrote = timeout(self.bounds.answer_deadline, stdin.write_all(&self.out)).await;
+        self.out.shrink_to(OUT_BYTES_KEPT);
+        matches!(wrote, Ok(Ok(())))
     }
 
     async fn end(mut self, stuck: bool, memory_bytes: u64, tell: &(impl Fn(WorkerEvent) + Sync)) {
-        self.requests.close();
+        self.queue.close();
         self.stdin = None;
         let wait = if stuck { Duration::ZERO } else { STOP_DEADLINE };
         let status = match timeout(wait, self.child.wait()).await {
@@ -342,19 +406,35 @@ impl Life {
                 self.child.wait().await
             }
         };
-        for waiting in std::mem::take(&mut self.waiting).into_values() {
-            let _ = waiting.reply.send(Err(PredictError::Died));
+        self.queue.runs_in(None);
+        let last_line = self.last_line.await.ok().flatten();
+        let (death, reason) = match (stuck, status) {
+            (true, _) if !self.ready => {
+                (Death::Crashed, format!("did not load within {:?}", self.bounds.load_deadline))
+            }
+            (true, _) => (Death::Crashed, format!("did not answer within {:?}", self.bounds.answer_deadline)),
+            (false, Ok(status)) => {
+                let by_kernel = self.group.as_ref().is_some_and(Group::out_of_memory);
+                cause(status, last_line, memory_bytes, by_kernel)
+            }
+            (false, Err(error)) => (Death::Killed, error.to_string()),
+        };
+        if death == Death::OutOfMemory && self.at_work.len() > 1 {
+            // Perhaps none of them was too large alone.
+            let half = |together: u32| Some((together / 2).max(1));
+            let _ = self.bounds.together_max.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+        }
+        let error = match (stuck, death) {
+            (true, _) => PredictError::Late,
+            (false, Death::Killed) => PredictError::Killed,
+            (false, Death::Crashed | Death::OutOfMemory) => PredictError::Died,
+        };
+        for waiting in std::mem::take(&mut self.at_work).into_values() {
+            let _ = waiting.request.reply.send(Err(error.clone()));
         }
         if self.concluded || (self.stopping && !stuck) {
             return;
         }
-        let last_line = self.last_line.await.ok().flatten();
-        let (death, reason) = match (stuck, status) {
-            (true, _) if !self.ready => (Death::Crashed, format!("did not load within {LOAD_DEADLINE:?}")),
-            (true, _) => (Death::Crashed, format!("did not answer within {ANSWER_DEADLINE:?}")),
-            (false, Ok(status)) => cause(status, last_line, memory_bytes),
-            (false, Err(error)) => (Death::Killed, error.to_string()),
-        };
         tell(match (self.checking, death) {
             (false, _) => WorkerEvent::Died(death, reason),
             (true, Death::Crashed) => WorkerEvent::Bad(RefusalKind::CannotLoad, reason),
@@ -364,16 +444,21 @@ impl Life {
     }
 }
 
+/// Of the buffer for frames, so much is kept.
+const OUT_BYTES_KEPT: usize = 1024 * 1024;
+
 /// Whose doing an end was. A kill and a plain exit prove nothing of the model. The kernel's own kill for
-/// memory cannot be told from a person's: it proves nothing either.
-fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64) -> (Death, String) {
+/// memory is known where the worker had a control group; else it cannot be told from a person's and proves
+/// nothing either.
+fn cause(status: ExitStatus, last_line: Option<String>, memory_bytes: u64, by_kernel: bool) -> (Death, String) {
     let line = last_line.unwrap_or_default();
-    if status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
+    if by_kernel || status.code() == Some(OUT_OF_MEMORY_CODE) || is_out_of_memory(&line) {
         let granted = muster_shared::quantity::Bytes(memory_bytes);
         return (Death::OutOfMemory, format!("the model needs more than the {granted} of memory that it was granted"));
     }
     match (status.signal(), status.code()) {
-        (Some(9), _) => (Death::Killed, "killed (signal 9)".to_owned()),
+        // What people and supervisors send; no program does this to itself.
+        (Some(signal @ (1 | 2 | 9 | 15)), _) => (Death::Killed, format!("killed (signal {signal})")),
         (Some(signal), _) => (Death::Crashed, format!("crashed with signal {signal}: {line}")),
         (None, code) => (Death::Killed, format!("exited with code {}: {line}", code.unwrap_or(-1))),
     }
@@ -403,22 +488,6 @@ fn is_out_of_memory(line: &str) -> bool {
     line.starts_with("memory allocation of ")
 }
 
-async fn read_messages(mut stdout: ChildStdout, messages: mpsc::Sender<FromWorker>) {
-    while let Ok(message) = read_message(&mut stdout).await {
-        if messages.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn read_message<M: DeserializeOwned>(stream: &mut ChildStdout) -> std::io::Result<M> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).await?;
-    let mut bytes = vec![0; checked_length(length)?];
-    stream.read_exact(&mut bytes).await?;
-    parse(&bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,14 +497,17 @@ mod tests {
         let (code, signal) = (|code: i32| code << 8, |signal: i32| signal);
         let memory = "the model needs more than the 64Mi of memory that it was granted";
         let check = |status, line: &str, death, reason: &str| {
-            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20);
+            let (found, said) = cause(ExitStatus::from_raw(status), Some(line.to_owned()), 64 << 20, false);
             assert_eq!((found, said.as_str()), (death, reason), "{status} {line}");
         };
+        let by_kernel = cause(ExitStatus::from_raw(signal(9)), None, 64 << 20, true);
+        assert_eq!((by_kernel.0, by_kernel.1.as_str()), (Death::OutOfMemory, memory));
         check(signal(6), "memory allocation of 99 bytes failed", Death::OutOfMemory, memory);
         check(code(OUT_OF_MEMORY_CODE), "worker: panicked", Death::OutOfMemory, memory);
         check(signal(6), "double free", Death::Crashed, "crashed with signal 6: double free");
         check(signal(11), "", Death::Crashed, "crashed with signal 11: ");
         check(signal(9), "", Death::Killed, "killed (signal 9)");
+        check(signal(15), "", Death::Killed, "killed (signal 15)");
         check(code(1), "no sandbox", Death::Killed, "exited with code 1: no sandbox");
     }
 
@@ -451,8 +523,15 @@ mod tests {
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
     fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
-        let load = Load { file: PathBuf::new(), inputs: vec![], outputs: vec![], memory_bytes: 1 };
-        start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, after, |_| {})
+        let load = Load {
+            file: PathBuf::new(),
+            ports: None,
+            memory_bytes: 1,
+            cpu_milli: 1,
+            read_only: vec![],
+            together_max: 1,
+        };
+        start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, Bounds::default(), after, |_| {})
     }
 
     #[tokio::test]

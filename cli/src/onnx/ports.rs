@@ -60,12 +60,17 @@ fn dtype(number: i32) -> Option<Dtype> {
     Some(match number {
         elem_type::BOOL => Dtype::Bool,
         elem_type::UINT8 => Dtype::U8,
+        elem_type::UINT16 => Dtype::U16,
+        elem_type::UINT32 => Dtype::U32,
+        elem_type::UINT64 => Dtype::U64,
         elem_type::INT8 => Dtype::I8,
         elem_type::INT16 => Dtype::I16,
         elem_type::INT32 => Dtype::I32,
         elem_type::INT64 => Dtype::I64,
+        elem_type::FLOAT16 => Dtype::F16,
         elem_type::FLOAT => Dtype::F32,
         elem_type::DOUBLE => Dtype::F64,
+        elem_type::STRING => Dtype::String,
         _ => return None,
     })
 }
@@ -74,18 +79,5 @@ fn dtype(number: i32) -> Option<Dtype> {
 pub fn describe(port: &Port) -> String {
     let sizes: Vec<String> =
         port.shape.iter().map(|size| size.map_or_else(|| "?".to_owned(), |size| size.to_string())).collect();
-    format!("{} {}[{}]", port.name, dtype_name(port.dtype), sizes.join(", "))
-}
-
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::Bool => "bool",
-        Dtype::U8 => "u8",
-        Dtype::I8 => "i8",
-        Dtype::I16 => "i16",
-        Dtype::I32 => "i32",
-        Dtype::I64 => "i64",
-        Dtype::F32 => "f32",
-        Dtype::F64 => "f64",
-    }
+    format!("{} {}[{}]", port.name, port.dtype.name(), sizes.join(", "))
 }

@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn reply(number: u8, status: u16) -> Reply {
-        Reply { id: Nonce([number; 16]), status, version: None, body: vec![] }
+        Reply { id: Nonce([number; 16]), status, version: None, json_bytes: None, body: vec![] }
     }
 
     #[tokio::test]

@@ -164,8 +164,8 @@ impl From<EnrolError> for ApiError {
     }
 }
 
-/// TensorFlow Serving's errors: `{"error": "…"}`.
-pub fn tf_serving(status: StatusCode, text: &str) -> Response {
+/// The errors of both doors, as TensorFlow Serving and Triton spell them: `{"error": "…"}`.
+pub fn door_error(status: StatusCode, text: &str) -> Response {
     let mut response = (status, Json(serde_json::json!({ "error": text }))).into_response();
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -173,8 +173,8 @@ pub fn tf_serving(status: StatusCode, text: &str) -> Response {
     response
 }
 
-/// The gateway's errors, as TensorFlow Serving spells them.
-pub fn tf_serving_error(error: &GatewayError) -> Response {
+/// The gateway's errors at both doors.
+pub fn door_error_of(error: &GatewayError) -> Response {
     let status = match error {
         GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => StatusCode::NOT_FOUND,
         GatewayError::NobodyServes { .. } | GatewayError::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -182,10 +182,10 @@ pub fn tf_serving_error(error: &GatewayError) -> Response {
         GatewayError::Late(..) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Random | GatewayError::Db(_) => {
             tracing::error!(error = error as &dyn std::error::Error, "prediction failed");
-            return tf_serving(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why");
+            return door_error(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why");
         }
     };
-    tf_serving(status, &error.to_string())
+    door_error(status, &error.to_string())
 }
 
 /// JSON in a request's body; what is wrong with it is a problem too.

@@ -1,6 +1,6 @@
 //! The HTTP API: one file for each resource, and what holds for all of them.
 //!
-//! `/api/v1/…` is the API, `/v1/models/…` the gateway, `/metrics` the counters, `/` the dashboard.
+//! `/api/v1/…` is the API, `/v1/models/…` and `/v2/…` the gateway, `/metrics` the counters, `/` the dashboard.
 //! Everything but what is marked open needs a token or a session; every body and every request has a bound.
 
 pub mod error;
@@ -10,12 +10,13 @@ pub mod bundles;
 pub mod claims;
 pub mod deployments;
 pub mod devices;
+mod doors;
+mod doors_described;
 pub mod enrol;
 pub mod events;
 pub mod feed;
 pub mod metrics;
 pub mod plan;
-mod predict;
 mod rollouts;
 pub mod session;
 pub mod trust;
@@ -38,7 +39,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::error::{ApiError, tf_serving};
+use self::error::{ApiError, door_error};
 use crate::plane::Plane;
 
 /// A body of JSON: the largest is a manifest in its envelope.
@@ -48,7 +49,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 
 /// What a listener asks of those who call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Listener {
     /// TLS.
     Tls,
     /// Plain HTTP on this loopback address: only under its own name.
@@ -56,7 +57,7 @@ pub enum Door {
 }
 
 /// The API, the gateway behind a token, and the counters.
-pub fn api(plane: Arc<Plane>, door: Door) -> Router {
+pub fn api(plane: Arc<Plane>, listener: Listener) -> Router {
     let (router, document) = api_routes(&plane).split_for_parts();
     let document = Arc::new(document.to_json().unwrap_or_default());
     let openapi = get(move || {
@@ -64,18 +65,18 @@ pub fn api(plane: Arc<Plane>, door: Door) -> Router {
         async move { ([(header::CONTENT_TYPE, "application/json")], document.as_str().to_owned()) }
     });
     let token = from_fn_with_state(plane.clone(), auth::require_token);
-    let behind_token = predict::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
+    let behind_token = doors::routes().merge(metrics::routes()).layer(token).layer(from_fn(in_time));
     let router = router.merge(behind_token).merge(web::routes()).route("/api/v1/openapi.json", openapi);
-    finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, door)
+    finish(router.fallback(unknown).method_not_allowed_fallback(wrong_method), plane, listener)
 }
 
 /// The gateway on a listener of its own.
-pub fn gateway(plane: Arc<Plane>, door: Door) -> Router {
-    let mut router = predict::routes();
-    if door == Door::Tls {
+pub fn gateway(plane: Arc<Plane>, listener: Listener) -> Router {
+    let mut router = doors::routes();
+    if listener == Listener::Tls {
         router = router.layer(from_fn_with_state(plane.clone(), auth::require_token));
     }
-    finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, door)
+    finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, listener)
 }
 
 /// The API's document, without a plane that runs.
@@ -132,12 +133,13 @@ fn described() -> OpenApiRouter<Arc<Plane>> {
     document.components.get_or_insert_default().add_security_scheme("session", session);
     let ways = ["token", "session"].map(|way| SecurityRequirement::new::<_, [String; 0], String>(way, []));
     document.security = Some(ways.to_vec());
+    document.paths = doors_described::paths();
     OpenApiRouter::with_openapi(document)
 }
 
-fn finish(router: Router<Arc<Plane>>, plane: Arc<Plane>, door: Door) -> Router {
-    let mut router = router.with_state(plane).layer(Extension(door));
-    if let Door::Loopback(own) = door {
+fn finish(router: Router<Arc<Plane>>, plane: Arc<Plane>, listener: Listener) -> Router {
+    let mut router = router.with_state(plane).layer(Extension(listener));
+    if let Listener::Loopback(own) = listener {
         router = router.layer(from_fn_with_state(own, auth::only_own_host));
     }
     router.layer(CatchPanicLayer::custom(panicked)).layer(map_response(no_sniffing))
@@ -164,7 +166,7 @@ async fn unknown() -> ApiError {
 }
 
 async fn unknown_model() -> Response {
-    tf_serving(StatusCode::NOT_FOUND, "Not found")
+    door_error(StatusCode::NOT_FOUND, "Not found")
 }
 
 /// Browsers must take answers for what they say they are, and keep none.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Door;
+use super::Listener;
 use super::auth::{self, ADMIN, User};
 use super::error::{ApiError, ApiJson};
 use crate::db;
@@ -93,7 +93,7 @@ impl Tries {
     responses((status = 200, body = SessionView), (status = 401, body = Problem), (status = 429, body = Problem)))]
 async fn log_in(
     State(plane): State<Arc<Plane>>,
-    Extension(door): Extension<Door>,
+    Extension(listener): Extension<Listener>,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     ApiJson(asked): ApiJson<Credentials>,
 ) -> Result<(HeaderMap, Json<SessionView>), ApiError> {
@@ -110,7 +110,7 @@ async fn log_in(
     db::people::insert_session(&transaction, Digest::of(&session), &asked.user, (now_ms, ends_ms)).await?;
     db::commit(transaction).await?;
     tracing::info!(user = asked.user, "logged in");
-    Ok((set_cookie(&session, SESSION_TIME, door), Json(SessionView { user: asked.user })))
+    Ok((set_cookie(&session, SESSION_TIME, listener), Json(SessionView { user: asked.user })))
 }
 
 /// Whose session it is.
@@ -125,13 +125,13 @@ async fn show(Extension(User(user)): Extension<User>) -> Json<SessionView> {
     responses((status = 204), (status = 401, body = Problem)))]
 async fn log_out(
     State(plane): State<Arc<Plane>>,
-    Extension(door): Extension<Door>,
+    Extension(listener): Extension<Listener>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, HeaderMap), ApiError> {
     if let Some(session) = cookie(&headers) {
         db::people::end_session(plane.db.write(), session).await?;
     }
-    Ok((StatusCode::NO_CONTENT, set_cookie("", Duration::ZERO, door)))
+    Ok((StatusCode::NO_CONTENT, set_cookie("", Duration::ZERO, listener)))
 }
 
 /// Changes one's own password; every other session of the user ends.
@@ -256,8 +256,8 @@ fn cookie(headers: &HeaderMap) -> Option<Digest> {
     (secret.len() <= COOKIE_BYTES_MAX).then(|| Digest::of(secret))
 }
 
-fn set_cookie(secret: &str, lives: Duration, door: Door) -> HeaderMap {
-    let secure = if door == Door::Tls { "; Secure" } else { "" };
+fn set_cookie(secret: &str, lives: Duration, listener: Listener) -> HeaderMap {
+    let secure = if listener == Listener::Tls { "; Secure" } else { "" };
     let lives = lives.as_secs();
     let cookie = format!("{COOKIE}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={lives}{secure}");
     // Hex, and words of ours: always a header's value.

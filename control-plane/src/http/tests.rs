@@ -51,7 +51,7 @@ impl Client {
     async fn start() -> Self {
         let (plane, folder) = testing::plane().await;
         let code = auth::draw_admin_code(&plane, false).await.expect("draws").expect("nobody has logged in");
-        let router = api(plane.clone(), Door::Tls);
+        let router = api(plane.clone(), Listener::Tls);
         let mut client = Self { router, token: String::new(), plane, _folder: folder };
         let answer = client.send(Method::POST, "/api/v1/login", Some(json!({ "code": code }))).await;
         assert_eq!(answer.status, 200);
@@ -214,7 +214,7 @@ async fn the_gateway_speaks_as_tensorflow_serving_does() {
     let long =
         Request::post(predict("a")).header(header::AUTHORIZATION, format!("Bearer {}", client.token)).body(long.into());
     assert_eq!(client.raw(long.expect("a request")).await.status, 413);
-    let open = gateway(client.plane.clone(), Door::Loopback("127.0.0.1:8501".parse().expect("an address")));
+    let open = gateway(client.plane.clone(), Listener::Loopback("127.0.0.1:8501".parse().expect("an address")));
     for (host, origin, status) in [
         ("127.0.0.1:8501", None, 503),
         ("localhost:8501", Some("http://localhost:8501"), 503),
@@ -230,7 +230,7 @@ async fn the_gateway_speaks_as_tensorflow_serving_does() {
         let response = open.clone().oneshot(request).await.expect("infallible");
         assert_eq!(response.status().as_u16(), status, "{host} {origin:?}");
     }
-    let closed = gateway(client.plane.clone(), Door::Tls);
+    let closed = gateway(client.plane.clone(), Listener::Tls);
     let request = Request::post(predict("a")).body(Body::from("{}")).expect("a request");
     assert_eq!(closed.oneshot(request).await.expect("infallible").status().as_u16(), 401);
 }
@@ -239,7 +239,7 @@ async fn the_gateway_speaks_as_tensorflow_serving_does() {
 async fn a_panic_costs_one_request() {
     let router: Router<Arc<Plane>> = Router::new().route("/panic", get(|| async { panic!("a mistake of ours") as () }));
     let (plane, _folder) = testing::bare_plane().await;
-    let router = finish(router, plane, Door::Tls);
+    let router = finish(router, plane, Listener::Tls);
     let request = || Request::get("/panic").body(Body::empty()).expect("a request");
     for _ in 0..2 {
         let answer = Answer::read(router.clone().oneshot(request()).await.expect("infallible")).await;

@@ -10,6 +10,7 @@ use muster_shared::Digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
@@ -45,6 +46,19 @@ pub fn client(ca: Digest, identity: Option<ClientIdentity>) -> Result<ClientConf
         Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key),
         None => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// A client that trusts the CAs of a PEM text, as ordinary programs do: for servers that are not Muster's.
+pub fn client_of_pem(pem: &[u8]) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|error| Error::General(format!("no PEM: {error}")))?)?;
+    }
+    if roots.is_empty() {
+        return Err(Error::General("no certificate in it".to_owned()));
+    }
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Ordinary verification (names, validity, signatures by webpki) with one trust anchor: the
@@ -126,6 +140,15 @@ mod tests {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new([name.to_owned()]).expect("params");
         params.signed_by(&key, &authority.issuer).expect("a certificate").der().clone()
+    }
+
+    #[test]
+    fn a_pem_file_without_a_certificate_is_told() {
+        let pem = KeyPair::generate().expect("a key").serialize_pem();
+        assert!(client_of_pem(pem.as_bytes()).is_err() && client_of_pem(b"").is_err());
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::default().self_signed(&key).expect("a certificate");
+        assert!(client_of_pem(certificate.pem().as_bytes()).is_ok());
     }
 
     #[test]

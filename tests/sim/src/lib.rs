@@ -14,7 +14,7 @@ mod check;
 mod device;
 mod faults;
 mod plane;
-mod rng;
+pub mod rng;
 mod trace;
 mod world;
 

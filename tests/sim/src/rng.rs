@@ -11,7 +11,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,12 +21,12 @@ impl Rng {
 
     /// A number from `low` up to, and without, `high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % high.saturating_sub(low).max(1)
+        low + self.draw() % high.saturating_sub(low).max(1)
     }
 
     /// True so often in a thousand times.
     pub fn permille(&mut self, permille: u64) -> bool {
-        self.next() % 1000 < permille
+        self.draw() % 1000 < permille
     }
 
     /// One of several; they must not be none.
@@ -37,7 +37,7 @@ impl Rng {
 
     /// Sixteen bytes, as ids of runs and nonces have them.
     pub fn bytes(&mut self) -> [u8; 16] {
-        let (first, second) = (self.next(), self.next());
+        let (first, second) = (self.draw(), self.draw());
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         bytes[8..].copy_from_slice(&second.to_le_bytes());

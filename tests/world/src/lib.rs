@@ -2,8 +2,11 @@
 //! types. The demo shows such a [`World`], the stories test in one.
 
 pub mod fixtures;
+pub mod handmade;
 mod http;
+pub mod onnx;
 mod process;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use tempfile::TempDir;
 
 pub use http::{Answer, get, post};
 pub use process::{Process, Running, descendants, last_lines, output, spelled, until};
+pub use server::{Server, resident_bytes};
 
 /// How long a program may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -164,11 +168,20 @@ impl World {
         ]);
         output(enrol.arg("--data").arg(self.device_folder(name)))?;
         // Stories look at telemetry: ten seconds would make them wait.
-        let config = self.device_folder(name).join("agent.toml");
-        let text = std::fs::read_to_string(&config)?.replace("telemetry-every = \"10s\"", "telemetry-every = \"1s\"");
-        std::fs::write(&config, text)?;
+        self.configure(name, |text| text.replace("telemetry-every = \"10s\"", "telemetry-every = \"1s\""))?;
         self.devices.insert(name.to_owned(), Device { agent: None, door: String::new() });
         self.start_agent(name)
+    }
+
+    /// Changes a device's `agent.toml`; its agent reads it when it starts.
+    pub fn configure(&self, name: &str, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        let file = self.device_folder(name).join("agent.toml");
+        Ok(std::fs::write(&file, change(std::fs::read_to_string(&file)?))?)
+    }
+
+    /// What a device's agent wrote since it was started.
+    pub fn log(&self, device: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder().join(format!("{device}.log")))?)
     }
 
     /// Starts the agent of an enrolled device.

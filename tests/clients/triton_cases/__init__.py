@@ -1,0 +1,1 @@
+"""The tests of triton.py, by what they are about."""
