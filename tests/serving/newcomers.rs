@@ -1,11 +1,13 @@
-//! What the first users of `muster-agent serve` stumbled over.
+//! What the first users and reviewers of `muster-agent serve` stumbled over.
 
+use std::io::Write as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 use muster_tests::programs;
 use muster_tests::serving::{Client, endless, is_times, request, row, times};
-use muster_world::{DEADLINE, Running, Server, until};
+use muster_world::{DEADLINE, Process, Running, Server, output, until};
 use serde_json::{Value, json};
 
 #[test]
@@ -79,4 +81,75 @@ fn the_access_log_tells_of_strangers_too() -> Result<()> {
         let log = std::fs::read_to_string(server.log())?;
         Ok(log.lines().any(|line| line.contains("/v1/models/double") && line.contains("403")).then_some(()))
     })
+}
+
+#[test]
+fn the_old_version_serves_on_over_a_crash_while_the_new_one_is_broken() -> Result<()> {
+    let flags = ["--model_name", "m", "--model_base_path", "{}/m"];
+    let server = Server::start(&programs()?, &flags, |folder| {
+        std::fs::create_dir_all(folder.join("m/2"))?;
+        Ok(std::fs::write(folder.join("m/2/model.onnx"), times(2.0))?)
+    })?;
+    let worker = server.workers()?.pop().expect("a worker");
+    let broken = server.folder().join("m/10");
+    std::fs::create_dir(&broken)?;
+    std::fs::write(broken.join("model.onnx"), b"no model at all")?;
+    until("the new version to have failed", DEADLINE, || {
+        Ok(std::fs::read_to_string(server.log())?.contains("a version cannot be loaded").then_some(()))
+    })?;
+    output(Command::new("kill").args(["-9", &worker.id.to_string()]))?;
+    let mut client = Client::new(server.door());
+    until("the old version to answer again", DEADLINE, || {
+        let answer = client.post("/v1/models/m:predict", request(&row(1)).as_bytes())?;
+        Ok((answer.status == 200 && answer.version == Some(2)).then_some(()))
+    })
+}
+
+#[test]
+fn who_never_reads_does_not_keep_the_server_from_ending() -> Result<()> {
+    let mut server = Server::start(&programs()?, &["--model", "double={}/double.onnx"], |folder| {
+        Ok(std::fs::write(folder.join("double.onnx"), times(2.0))?)
+    })?;
+    let address = server.door().trim_start_matches("http://").to_owned();
+    let ask = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").repeat(2000);
+    let mut deaf = std::net::TcpStream::connect(&address)?;
+    deaf.set_write_timeout(Some(Duration::from_secs(1)))?;
+    // It ends when neither side takes any more.
+    let _ = deaf.write_all(ask.as_bytes());
+    server.check()?;
+    let process = Process::read(server.id()).expect("the server");
+    output(Command::new("kill").args(["-15", &process.id.to_string()]))?;
+    until("the server to end", DEADLINE, || Ok((!process.lives()).then_some(())))?;
+    drop(deaf);
+    Ok(())
+}
+
+#[test]
+fn slow_models_run_together_too() -> Result<()> {
+    const SIZE: usize = 384;
+    let server = Server::start(&programs()?, &["--model", "slow={}/slow.onnx"], |folder| {
+        Ok(std::fs::write(folder.join("slow.onnx"), endless(SIZE, 200))?)
+    })?;
+    let body = json!({ "instances": [vec![1; SIZE]] }).to_string();
+    std::thread::scope(|scope| {
+        let ask = || -> Result<()> {
+            let mut client = Client::new(server.door());
+            for _ in 0..10 {
+                let answer = client.post("/v1/models/slow:predict", body.as_bytes())?;
+                anyhow::ensure!(answer.status == 200, "{}", answer.json());
+            }
+            Ok(())
+        };
+        let clients: Vec<_> = (0..16).map(|_| scope.spawn(ask)).collect();
+        clients.into_iter().try_for_each(|client| client.join().unwrap_or_else(|_| anyhow::bail!("a client panicked")))
+    })?;
+    let metrics = String::from_utf8(Client::new(server.door()).get("/metrics")?.body)?;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.split_once("} "));
+        line.and_then(|(_, value)| value.parse().ok()).unwrap_or(f64::NAN)
+    };
+    let together = value("muster_batch_requests_sum") / value("muster_batch_requests_count");
+    println!("{together:.1} requests in a run of a slow model");
+    assert!(together > 2.0);
+    Ok(())
 }
