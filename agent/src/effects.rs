@@ -134,7 +134,7 @@ impl Effects {
 
     fn stop(&mut self, worker: WorkerId) {
         if let Some(handle) = self.end(worker) {
-            handle.stop();
+            handle.retire();
         }
     }
 

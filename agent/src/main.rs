@@ -9,6 +9,7 @@ use muster_agent::{driver, enrol, serve, worker};
 use muster_shared::DeviceId;
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::{LabelText, Labels};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -71,6 +72,16 @@ fn parse_label(text: &str) -> Result<(LabelText, LabelText), String> {
     Ok((parse(key)?, parse(value)?))
 }
 
+/// A connection is a file, and the usual bound is that of a program of one person's.
+fn raise_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised there are fewer connections.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum.map(|most| most.min(FILES_MAX)), ..limit });
+}
+
+/// Connections, workers' pipes, and room beside.
+const FILES_MAX: u64 = 8192;
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if matches!(args.command, Command::Worker) {
@@ -84,6 +95,7 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     muster_tls::install_provider();
+    raise_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
     runtime.block_on(run(args.command))
 }

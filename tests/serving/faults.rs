@@ -92,7 +92,7 @@ fn worker_of(server: &Server, model: &str) -> Result<u32> {
 #[test]
 fn a_model_that_allocates_without_end_is_stopped_at_its_limit() -> Result<()> {
     const ROW_BYTES: usize = 256 << 10;
-    let flags = ["--memory", "64Mi", "--model", "hungry={}/hungry.onnx", "--model", "double={}/double.onnx"];
+    let flags = ["--memory", "256Mi", "--model", "hungry={}/hungry.onnx", "--model", "double={}/double.onnx"];
     let server = Server::start(&programs()?, &flags, |folder| {
         std::fs::write(folder.join("double.onnx"), times(2.0))?;
         Ok(std::fs::write(folder.join("hungry.onnx"), hungry(ROW_BYTES))?)
@@ -100,7 +100,7 @@ fn a_model_that_allocates_without_end_is_stopped_at_its_limit() -> Result<()> {
     let mut client = Client::new(server.door());
     let few = client.post("/v1/models/hungry:predict", request(&[1.0, 0.0, 0.0, 0.0]).as_bytes())?;
     assert_eq!(few.status, 200, "{}", few.json());
-    let many = json!({ "instances": vec![row(1); 1000] }).to_string();
+    let many = json!({ "instances": vec![row(1); 3000] }).to_string();
     let answer = client.post("/v1/models/hungry:predict", many.as_bytes())?;
     assert_eq!(answer.status, 500, "{}", answer.json());
     let other = client.post("/v1/models/double:predict", request(&row(7)).as_bytes())?;
@@ -110,7 +110,7 @@ fn a_model_that_allocates_without_end_is_stopped_at_its_limit() -> Result<()> {
         Ok((answer.status == 200).then_some(()))
     })?;
     let log = std::fs::read_to_string(server.log())?;
-    assert!(log.contains("needs more than the 64Mi of memory"), "{log}");
+    assert!(log.contains("needs more than the 256Mi of memory"), "{log}");
     Ok(())
 }
 

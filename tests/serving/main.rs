@@ -5,4 +5,5 @@ mod faults;
 mod grpc;
 mod load;
 mod mutants;
+mod newcomers;
 mod versions;

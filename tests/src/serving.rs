@@ -22,11 +22,12 @@ pub fn request(row: &[f32]) -> String {
     json!({ "instances": [row] }).to_string()
 }
 
-/// Whether an answer is the row times a factor.
+/// Whether an answer is the row times a factor. The text of a float is the shortest that reads back as the
+/// same float, not as the same number of more digits.
 pub fn is_times(factor: f32, row: &[f32], body: &Value) -> bool {
     let got: Option<Vec<f64>> =
         body["predictions"][0].as_array().map(|row| row.iter().filter_map(Value::as_f64).collect());
-    got.is_some_and(|got| got.len() == row.len() && row.iter().zip(got).all(|(x, y)| f64::from(x * factor) == y))
+    got.is_some_and(|got| got.len() == row.len() && row.iter().zip(got).all(|(x, y)| x * factor == y as f32))
 }
 
 /// One connection that is kept, and made again where the server closed it.

@@ -183,6 +183,9 @@ fn open_inference_clients_find_deployments_and_run_them() -> Result<()> {
 
     let stats = gateway.get("/v2/models/linear_regression/stats")?.json();
     assert_eq!(stats["model_stats"][0]["inference_count"], 5 * 6, "{stats}");
+    let ready = gateway.post("/v2/repository/index", &json!({ "ready": true }))?.json();
+    assert!(ready.as_array().is_some_and(|ready| ready.iter().all(|entry| entry["state"] == "READY")), "{ready}");
+    assert_eq!(gateway.post("/v2/repository/index", &json!({ "ready": 1 }))?.status, 400);
     let index = gateway.post("/v2/repository/index", &json!({}))?.json();
     let named: Vec<_> =
         index.as_array().context("no list")?.iter().map(|model| (&model["name"], &model["state"])).collect();

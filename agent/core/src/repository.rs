@@ -72,6 +72,9 @@ pub enum State {
 #[derive(Debug, Default)]
 struct Entry {
     wanted: Option<Source>,
+    /// What ran when it was wanted no more: it goes on, also over its death, until what is wanted instead
+    /// is there.
+    kept: Option<Source>,
     running: Option<Running>,
     loading: Option<(WorkerId, Source)>,
     /// Not before then; with the content that could not be loaded.
@@ -136,7 +139,7 @@ impl Repository {
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let due = |entry: &Entry| {
             let (at, of) = entry.retry.as_ref()?;
-            (entry.wanted.as_ref() == Some(of) && !entry.is_there() && entry.loading.is_none()).then_some(*at)
+            (entry.goal() == Some(of) && !entry.is_there() && entry.loading.is_none()).then_some(*at)
         };
         self.entries.values().filter_map(due).min()
     }
@@ -145,6 +148,11 @@ impl Repository {
         for ((of, version), entry) in &mut self.entries {
             if of == model {
                 entry.wanted = versions.remove(version);
+                entry.kept = match (&entry.wanted, &entry.running) {
+                    (Some(_), _) => None,
+                    (None, Some(running)) => Some(running.source.clone()),
+                    (None, None) => entry.kept.take(),
+                };
             }
         }
         for (version, source) in versions {
@@ -197,12 +205,12 @@ impl Repository {
     fn reconcile(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         let mut workers = self.workers;
         for (key, entry) in &mut self.entries {
-            let outdated = entry.loading.as_ref().is_some_and(|(_, source)| Some(source) != entry.wanted.as_ref());
+            let outdated = entry.loading.as_ref().is_some_and(|(_, source)| Some(source) != entry.goal());
             if outdated && let Some((worker, _)) = entry.loading.take() {
                 actions.push(Action::Stop(worker));
             }
-            let Some(source) = &entry.wanted else { continue };
-            if entry.retry.as_ref().is_some_and(|(_, of)| of != source) {
+            let Some(source) = entry.goal().cloned() else { continue };
+            if entry.retry.as_ref().is_some_and(|(_, of)| *of != source) {
                 // Another content is another attempt.
                 (entry.retry, entry.attempts, entry.error) = (None, 0, None);
             }
@@ -211,7 +219,7 @@ impl Repository {
                 workers += 1;
                 let worker = WorkerId(workers);
                 entry.loading = Some((worker, source.clone()));
-                actions.push(Action::Start(worker, key.clone(), source.file.clone()));
+                actions.push(Action::Start(worker, key.clone(), source.file));
             }
         }
         self.workers = workers;
@@ -227,10 +235,11 @@ impl Repository {
             }
         }
         self.entries.retain(|key, entry| {
-            if entry.wanted.is_some() || (entry.running.is_some() && waited_for.contains(&key.0)) {
+            if entry.wanted.is_some() || (entry.kept.is_some() && waited_for.contains(&key.0)) {
                 return true;
             }
             actions.push(Action::Forget(key.clone()));
+            actions.extend(entry.loading.take().map(|(worker, _)| Action::Stop(worker)));
             actions.extend(entry.running.take().map(|running| Action::Stop(running.worker)));
             false
         });
@@ -239,7 +248,11 @@ impl Repository {
 
 impl Entry {
     fn is_there(&self) -> bool {
-        self.running.as_ref().map(|running| &running.source) == self.wanted.as_ref()
+        self.running.as_ref().map(|running| &running.source) == self.goal()
+    }
+
+    fn goal(&self) -> Option<&Source> {
+        self.wanted.as_ref().or(self.kept.as_ref())
     }
 
     fn loads(&self, worker: WorkerId) -> bool {
@@ -314,6 +327,22 @@ mod tests {
         repository.step(Event::Ended(WorkerId(4), "no model".into()), 502, 0.0);
         // Another content is another attempt, at once.
         assert_eq!(repository.step(wanted(&[(2, 1)]), 600, 0.0), [Action::Start(WorkerId(5), key(2), file())]);
+    }
+
+    #[test]
+    fn the_old_version_goes_on_over_its_death_while_the_new_one_cannot_be_loaded() {
+        let mut repository = Repository::default();
+        repository.step(wanted(&[(1, 0)]), 0, 0.0);
+        repository.step(Event::Started(WorkerId(1)), 0, 0.0);
+        repository.step(wanted(&[(2, 0)]), 0, 0.0);
+        repository.step(Event::Ended(WorkerId(2), "no model".into()), 0, 0.0);
+        let died = repository.step(Event::Ended(WorkerId(1), "killed".into()), 100, 0.0);
+        assert_eq!(died, [Action::Unroute(key(1), "killed".into()), Action::Start(WorkerId(3), key(1), file())]);
+        assert_eq!(repository.step(Event::Started(WorkerId(3)), 200, 0.0), [Action::Route(WorkerId(3), key(1))]);
+        // A kept one that dies while what is wanted comes is let go whatever it is doing.
+        repository.step(Event::Ended(WorkerId(3), "killed".into()), 300, 0.0);
+        repository.step(Event::Tick, 5_000, 0.0);
+        assert!(repository.step(wanted(&[]), 6_000, 0.0).contains(&Action::Forget(key(1))));
     }
 
     #[test]

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -40,6 +41,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 /// A body must be there so soon.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
+/// A client must take something of its answer so often.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the doors wait for requests under way when they close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken: the process has no file left for one.
@@ -83,14 +86,12 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &room) => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, place)) => {
                 let (server, stop) = (server.clone(), stop.clone());
                 connections.spawn(async move {
                     server.connection(stream, stop).await;
@@ -110,10 +111,19 @@ pub async fn serve(
     Ok(())
 }
 
+/// A connection once there is a place for one.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = room.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    Ok((listener.accept().await?.0, place))
+}
+
 impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
         // Small answers must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // A client that asks and never reads must not keep its place for ever.
+        stream.set_write_timeout(Some(WRITE_DEADLINE));
         let server = self.clone();
         let service = service_fn(move |request| {
             let server = server.clone();
@@ -122,13 +132,17 @@ impl Server {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // Who does not read the answer does not keep the server.
+                match timeout(CLOSE_DEADLINE, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -164,7 +178,8 @@ impl Server {
             let text = format!("this door answers to loopback names only, not to {what}");
             return Err((StatusCode::FORBIDDEN, text));
         }
-        let body = self.read(&head.headers, body).await?;
+        // Its place in memory is kept until it is answered.
+        let (body, _place) = self.read(&head.headers, body).await?;
         *length = body.len();
         let ask = Ask { method: &head.method, path: head.uri.path(), headers: &head.headers, body: &body };
         let Some(said) = head.headers.get(DEADLINE_MS) else { return Ok(self.doors.answer(ask).await) };
@@ -179,7 +194,11 @@ impl Server {
     }
 
     /// The whole body, unpacked.
-    async fn read(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, (StatusCode, String)> {
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'_>>), (StatusCode, String)> {
         let too_large =
             || (StatusCode::PAYLOAD_TOO_LARGE, format!("the request's body is larger than {BODY_BYTES_MAX} bytes"));
         let announced = body.size_hint().exact();
@@ -187,7 +206,7 @@ impl Server {
             return Err(too_large());
         }
         if announced == Some(0) {
-            return Ok(Bytes::new());
+            return Ok((Bytes::new(), None));
         }
         let packed = match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => false,
@@ -197,27 +216,56 @@ impl Server {
                 return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
             }
         };
-        let largest = if packed { BODY_BYTES_MAX } else { announced.unwrap_or(BODY_BYTES_MAX as u64) as usize };
-        let reading = async {
-            let place = self.place(largest).await;
-            let read = Limited::new(body, BODY_BYTES_MAX).collect().await;
-            (read, place)
+        let late = |_| {
+            let text = format!("the request's body was not there within {BODY_DEADLINE:?}");
+            (StatusCode::REQUEST_TIMEOUT, text)
         };
-        let (read, _place) = timeout(BODY_DEADLINE, reading).await.map_err(|_| {
-            (StatusCode::REQUEST_TIMEOUT, format!("the request's body was not there within {BODY_DEADLINE:?}"))
-        })?;
-        let bytes = match read {
-            Ok(read) => read.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Err(error) => return Err((StatusCode::BAD_REQUEST, format!("the request's body broke off: {error}"))),
-        };
-        if packed { unpack(&bytes)?.ok_or_else(too_large) } else { Ok(bytes) }
+        let (bytes, mut place) = timeout(BODY_DEADLINE, self.collect(body)).await.map_err(late)??;
+        if !packed {
+            return Ok((bytes, place));
+        }
+        let bytes = unpack(&bytes)?.ok_or_else(too_large)?;
+        self.make_place(&mut place, bytes.len()).await;
+        Ok((bytes, place))
     }
 
-    /// A place in memory for a body of so many bytes; none is counted for a small one.
-    async fn place(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes as usize > BODY_BYTES_SMALL)?;
-        self.bodies.acquire_many(bytes).await.ok()
+    /// The body as it comes, and the place in memory that it takes: as much as has come, so that who announces
+    /// much and sends little holds up nobody.
+    async fn collect(&self, mut body: Incoming) -> Result<(Bytes, Option<SemaphorePermit<'_>>), (StatusCode, String)> {
+        let (mut first, mut all, mut place) = (Bytes::new(), BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("the request's body broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if first.is_empty() && all.is_empty() {
+                // Most bodies come in one piece: that one is not copied.
+                first = data;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            if all.len() + data.len() > BODY_BYTES_MAX {
+                let text = format!("the request's body is larger than {BODY_BYTES_MAX} bytes");
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            all.extend_from_slice(&data);
+            self.make_place(&mut place, all.len()).await;
+        }
+        Ok((if all.is_empty() { first } else { all.freeze() }, place))
+    }
+
+    /// Makes a place in memory as large as a body of so many bytes needs; a small one needs none.
+    async fn make_place<'a>(&'a self, place: &mut Option<SemaphorePermit<'a>>, bytes: usize) {
+        let has = place.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = bytes.saturating_sub(BODY_BYTES_SMALL).saturating_sub(has).min(BODIES_BYTES_MAX);
+        let Some(more) = u32::try_from(more).ok().filter(|more| *more > 0) else { return };
+        // The semaphore is never closed.
+        let Ok(permit) = self.bodies.acquire_many(more).await else { return };
+        match place {
+            Some(place) => place.merge(permit),
+            None => *place = Some(permit),
+        }
     }
 
     fn to_http(&self, answer: Answer, gzip: bool) -> Response<Full<Bytes>> {

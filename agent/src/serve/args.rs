@@ -73,6 +73,10 @@ pub struct Serve {
     /// How long a model may take to be loaded
     #[arg(long, value_name = "MS", default_value_t = LOAD_TIMEOUT_MS)]
     load_timeout_ms: u64,
+    /// TF Serving's: whether requests may run together; here they do where that changes no answer
+    #[arg(long = "enable_batching", value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true",
+        action = clap::ArgAction::Set, hide_short_help = true)]
+    enable_batching: bool,
     #[command(flatten)]
     ignored: Ignored,
     #[command(flatten)]
@@ -85,8 +89,6 @@ const LOAD_TIMEOUT_MS: u64 = 120_000;
 /// Flags of TF Serving's that mean nothing here: start scripts carry them along.
 #[derive(Debug, Clone, Args)]
 struct Ignored {
-    #[arg(long = "enable_batching", num_args = 0..=1, default_missing_value = "true", hide = true)]
-    enable_batching: Option<String>,
     #[arg(long = "batching_parameters_file", hide = true)]
     batching_parameters_file: Option<String>,
     #[arg(long = "enable_model_warmup", num_args = 0..=1, default_missing_value = "true", hide = true)]
@@ -116,7 +118,6 @@ struct Ignored {
 impl Ignored {
     fn given(&self) -> Vec<&'static str> {
         let flags = [
-            ("enable_batching", &self.enable_batching),
             ("batching_parameters_file", &self.batching_parameters_file),
             ("enable_model_warmup", &self.enable_model_warmup),
             ("rest_api_num_threads", &self.rest_api_num_threads),
@@ -161,6 +162,8 @@ fn milli(text: &str) -> Result<u32, String> {
     milli.ok_or_else(|| format!("write thousandths of a core, {CPU_MILLI_MIN} to {CPU_MILLI_MAX}: 500 is half a core"))
 }
 
+/// Less than this holds no model.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Less than this is no time to answer in.
 const CPU_MILLI_MIN: u32 = 10;
 /// More cores than any machine of a fleet of small ones has.
@@ -264,6 +267,8 @@ pub struct Config {
     pub deadline: Option<Duration>,
     /// How long a model may take to be loaded.
     pub load_deadline: Duration,
+    /// Whether requests may run together.
+    pub batching: bool,
     /// Flags that were given and mean nothing.
     pub ignored: Vec<&'static str>,
 }
@@ -323,10 +328,17 @@ impl Serve {
         if self.model_repository.is_some() && self.model_control == Control::None {
             bail!("--model-repository is loaded on demand; add --model-control explicit");
         }
+        if let Some(memory) = self.memory.filter(|memory| memory.0 < MEMORY_BYTES_MIN) {
+            bail!("--memory {memory}: no model runs in so little; give at least {}", Bytes(MEMORY_BYTES_MIN));
+        }
         let mut labels: BTreeMap<ModelName, BTreeMap<String, Version>> = BTreeMap::new();
         for LabelArg { name, label, version } in self.labels {
-            if !models.contains_key(&name) {
-                bail!("--label {name}:{label}={version}: there is no model {name}");
+            match models.get(&name) {
+                None => bail!("--label {name}:{label}={version}: there is no model {name}"),
+                Some(Place::Files(files)) if !files.contains_key(&version) => {
+                    bail!("--label {name}:{label}={version}: model {name} is not given in version {version}")
+                }
+                Some(_) => {}
             }
             labels.entry(name).or_default().insert(label, version);
         }
@@ -345,6 +357,7 @@ impl Serve {
             poll: u64::try_from(self.poll_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs),
             deadline: self.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
             load_deadline: Duration::from_millis(self.load_timeout_ms.max(1)),
+            batching: self.enable_batching,
             ignored: self.ignored.given(),
         })
     }
@@ -405,7 +418,7 @@ mod tests {
         assert_eq!(config.grpc, Some(SocketAddr::from(([127, 0, 0, 1], 8500))));
         let name: ModelName = "half_plus_two".parse().expect("a name");
         assert_eq!(config.models[&name], Place::Folder(folder.path().to_owned()));
-        assert_eq!(config.ignored, ["enable_batching", "tensorflow_intra_op_parallelism"]);
+        assert_eq!((config.batching, &config.ignored[..]), (true, &["tensorflow_intra_op_parallelism"][..]));
     }
 
     #[test]
@@ -434,6 +447,8 @@ mod tests {
             ("--model m=/dev/null --model m=/dev/null", "twice in version 1"),
             ("--model m=/dev/null@x", "PATH@VERSION"),
             ("--model m=/dev/null --model_config_file x", "--model NAME=DIR"),
+            ("--model m=/dev/null --label m:x=9", "not given in version 9"),
+            ("--model m=/dev/null --memory 1Ki", "at least 1Mi"),
             ("--model m=/dev/null --cpu 0", "thousandths"),
             ("--model m=/dev/null --cpu 0.5", "thousandths"),
             ("--model m=a@0", "version"),

@@ -438,7 +438,7 @@ impl Server {
             Action::Stop(worker) => {
                 if let Some(worker) = self.workers.remove(&worker) {
                     info!(model = %worker.key.0, version = %worker.key.1, "a version ends what it has");
-                    worker.handle.stop();
+                    worker.handle.retire();
                 }
             }
         }
@@ -456,6 +456,9 @@ impl Server {
             Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
+        if !self.config.batching {
+            bounds.together_max.store(1, std::sync::atomic::Ordering::Relaxed);
+        }
         (bounds.answer_deadline, bounds.load_deadline) = (deadline, self.config.load_deadline);
         let inbox = self.inbox.clone();
         let tell = move |event| {

@@ -132,7 +132,8 @@ impl Worker {
         for group in together::groups(&requests, self.batches, self.together_max) {
             let (ids, requests) = (&ids[group.clone()], &requests[group]);
             self.run(ids, requests, &mut answers);
-            if since.elapsed() >= ANSWERS_WAIT_MAX {
+            let waiting: usize = answers.iter().map(|(_, outputs)| size(outputs)).sum();
+            if since.elapsed() >= ANSWERS_WAIT_MAX || waiting >= ANSWER_BYTES_MAX {
                 self.send(&mut answers, Duration::ZERO, out)?;
                 since = Instant::now();
             }
@@ -172,7 +173,12 @@ impl Worker {
                 return Ok(nothing);
             }
         }
-        self.model.run(inputs).map_err(|error| error.to_string())
+        let outputs = self.model.run(inputs).map_err(|error| error.to_string())?;
+        let bytes = size(&outputs);
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(format!("the answer has {bytes} bytes, at most {ANSWER_BYTES_MAX} go; ask for fewer rows"));
+        }
+        Ok(outputs)
     }
 
     fn send(
@@ -196,6 +202,12 @@ impl Worker {
     }
 }
 
+fn size(outputs: &[Tensor]) -> usize {
+    outputs.iter().map(|output| output.data.len()).sum()
+}
+
+/// Elements' bytes of one answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Of the buffer for answers, so much is kept.
 const OUT_BYTES_KEPT: usize = 1024 * 1024;
 

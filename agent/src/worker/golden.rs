@@ -94,7 +94,8 @@ fn tensors_of(ports: &[Port], values: &BTreeMap<String, Value>) -> Result<Vec<Te
     tensors(&given, values)
 }
 
-fn numbers(tensor: &Tensor) -> Box<dyn Iterator<Item = f64> + '_> {
+/// The elements as numbers; none of strings.
+pub fn numbers(tensor: &Tensor) -> Box<dyn Iterator<Item = f64> + '_> {
     macro_rules! each {
         ($type:ty) => {
             Box::new(

@@ -37,6 +37,8 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a worker may take to finish what it has once it is to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// No worker rests for longer, whatever it says.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// A worker that computes for longer lets others go first: those whose runs are short take no more than
 /// their grant from it, and would wait for a whole run otherwise.
 const LONG_RUN: Duration = Duration::from_millis(20);
@@ -183,6 +185,8 @@ struct Life {
     no_more: bool,
     /// It lets others go first.
     yields: bool,
+    /// It used more processor time than it was granted, and sleeps.
+    rests_until: Instant,
 }
 
 struct Waiting {
@@ -235,6 +239,7 @@ impl Life {
             stopping: false,
             no_more: false,
             yields: false,
+            rests_until: Instant::now(),
         })
     }
 
@@ -250,10 +255,12 @@ impl Life {
         let stop = self.queue.stop.clone();
         while sent && !(self.stopping && self.at_work.is_empty() && (self.no_more || !self.ready)) {
             let idle = self.ready && self.at_work.is_empty();
+            let rests = self.rests_until > Instant::now();
             let deadline = if self.ready { self.progress + self.bounds.answer_deadline } else { load_deadline };
             let next = tokio::select! {
                 message = self.messages.next() => Next::Message(message),
-                requests = self.queue.next(), if idle && !self.no_more => Next::Requests(requests),
+                requests = self.queue.next(), if idle && !rests && !self.no_more => Next::Requests(requests),
+                () = sleep_until(self.rests_until), if idle && rests => continue,
                 () = stop.cancelled(), if !self.stopping => Next::Stop,
                 () = sleep_until(self.progress + LONG_RUN), if self.ready && !idle && !self.yields => Next::Long,
                 () = sleep_until(deadline), if !idle => Next::Late,
@@ -285,6 +292,7 @@ impl Life {
     fn take(&mut self, message: FromWorker, body: Bytes, tell: &impl Fn(WorkerEvent)) -> bool {
         match message {
             FromWorker::Loaded(loaded) => {
+                self.queue.batches(loaded.batches);
                 self.outputs = loaded.outputs.iter().map(|port| port.name.clone()).collect();
                 if !self.checking {
                     self.ready = true;
@@ -309,8 +317,9 @@ impl Life {
     }
 
     fn answered(&mut self, answers: Vec<AnswerHead>, rest_us: u64, mut body: Bytes) -> bool {
-        // A worker that rests because of its grant is not stuck.
-        self.progress = Instant::now() + Duration::from_micros(rest_us);
+        self.progress = Instant::now();
+        // Nothing is handed to a worker that rests because of its grant: it would seem stuck.
+        self.rests_until = self.progress + Duration::from_micros(rest_us).min(REST_MAX);
         if self.yields && self.at_work.len() == answers.len() {
             self.let_go_first(false);
         }

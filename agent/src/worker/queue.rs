@@ -22,7 +22,13 @@ const HANDED_REQUESTS_MAX: usize = 128;
 const HANDED_BYTES_MAX: usize = 1024 * 1024;
 /// How long what is handed over at once should take: the next ones wait so long, and so many are lost
 /// with the process.
-const HANDED_TIME_US: u64 = 5_000;
+const HANDED_TIME_US: u64 = 20_000;
+/// Of a model whose requests run together, so many are handed over however long one takes: whether
+/// together they take less is only known by trying.
+const HANDED_TOGETHER_MIN: usize = 8;
+
+/// A worker that was replaced is not asked any more after so long.
+const RETIRE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +112,8 @@ pub struct Queue {
     handed_max: usize,
     /// Time of one request, in microseconds: a moving average.
     request_us: u64,
+    /// Requests run together.
+    batches: bool,
 }
 
 /// A queue and the handle that fills it. `ended` is cancelled by whoever ends the worker.
@@ -121,13 +129,28 @@ pub fn queue(ended: CancellationToken) -> (WorkerHandle, Queue) {
         process: process.clone(),
         _stop_with_the_last: Arc::new(stop.clone().drop_guard()),
     };
-    (handle, Queue { requests, taken: vec![], stop, process, handed_max: HANDED_REQUESTS_MAX, request_us: 0 })
+    (
+        handle,
+        Queue {
+            requests,
+            taken: vec![],
+            stop,
+            process,
+            handed_max: HANDED_REQUESTS_MAX,
+            request_us: 0,
+            batches: false,
+        },
+    )
 }
 
 impl WorkerHandle {
     /// Asks the model.
     pub async fn predict(&self, inputs: Vec<Tensor>) -> Result<Prediction, PredictError> {
         let bytes: usize = inputs.iter().map(|input| input.data.len()).sum();
+        if bytes > REQUESTS_BYTES_MAX {
+            let text = format!("the request has {bytes} bytes of elements; at most {REQUESTS_BYTES_MAX} go");
+            return Err(PredictError::Model(text));
+        }
         let busy = |_| PredictError::Busy;
         let room = self.room.clone().try_acquire_owned().map_err(busy)?;
         let bytes = u32::try_from(bytes).map_err(|_| PredictError::Busy)?;
@@ -136,6 +159,17 @@ impl WorkerHandle {
         let request = Request { inputs, reply, since: Instant::now(), _room: (room, room_bytes) };
         self.requests.try_send(request).map_err(|_| PredictError::Gone)?;
         answer.await.unwrap_or(Err(PredictError::Gone))
+    }
+
+    /// Lets it finish what it has, and what those ask who found it before it was replaced; then ends it.
+    pub fn retire(self) {
+        let stop = self.stop.clone();
+        // The last of its handles stops it. Who still has one is about to ask.
+        drop(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(RETIRE_DEADLINE).await;
+            stop.cancel();
+        });
     }
 
     /// Lets it finish what it has, then ends it.
@@ -187,12 +221,18 @@ impl Queue {
         Some(std::mem::take(&mut self.taken))
     }
 
+    /// Learns whether requests run together.
+    pub fn batches(&mut self, batches: bool) {
+        self.batches = batches;
+    }
+
     /// Learns how long a request takes.
     pub fn took(&mut self, compute: Duration, together: u32) {
         let one = compute.as_micros() as u64 / u64::from(together.max(1));
-        self.request_us = if self.request_us == 0 { one } else { (self.request_us * 7 + one) / 8 };
+        self.request_us = if self.request_us == 0 { one } else { self.request_us / 8 * 7 + one / 8 + 1 };
         let fitting = HANDED_TIME_US / self.request_us.max(1);
-        self.handed_max = (fitting as usize).clamp(1, HANDED_REQUESTS_MAX);
+        let least = if self.batches { HANDED_TOGETHER_MIN } else { 1 };
+        self.handed_max = (fitting as usize).clamp(least, HANDED_REQUESTS_MAX);
     }
 }
 
@@ -223,7 +263,7 @@ mod tests {
         assert_eq!(queue.next().await.map(|taken| taken.len()), Some(3));
         let _asked = ask(&handle, 3, HANDED_BYTES_MAX).await;
         assert_eq!(queue.next().await.map(|taken| taken.len()), Some(1), "large ones go alone");
-        queue.took(Duration::from_millis(2), 1);
+        queue.took(Duration::from_millis(10), 1);
         let _asked = ask(&handle, 3, 1).await;
         queue.next().await;
         queue.next().await;
@@ -242,6 +282,8 @@ mod tests {
             Some(PredictError::Busy),
             "one request may not take all the memory that others have some of"
         );
+        let never = handle.predict(inputs(REQUESTS_BYTES_MAX + 1)).await.err();
+        assert!(matches!(never, Some(PredictError::Model(_))), "trying again would not help: {never:?}");
     }
 
     #[tokio::test]

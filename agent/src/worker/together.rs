@@ -1,13 +1,12 @@
 //! Runs several requests as rows of one, where the model allows it, and gives each its own rows back.
 //!
 //! Whether it does is not believed from the shapes alone: a free first size may be a time or a set,
-//! over which the model looks. So two made-up rows are run alone and together first, and requests run
-//! together only if that makes no difference.
+//! over which the model looks. So made-up rows, small and large, are run alone and together first, and
+//! requests run together only if that makes no difference.
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use muster_shared::golden::Tolerance;
 use muster_shared::manifest::{Dtype, Port};
 
 use super::golden;
@@ -104,25 +103,60 @@ fn joined(requests: &[Vec<Tensor>]) -> Vec<Tensor> {
         .collect()
 }
 
-/// How far rows that ran together may be from the same rows alone: the order of sums differs.
-const SAME: Tolerance = Tolerance { absolute: 1e-4, relative: 1e-3 };
+/// How far rows that ran together may be from the same rows alone, as a share of the number itself: the
+/// order of sums differs.
+const SAME_SHARE: f64 = 1e-3;
+/// The same, as a share of the largest number of the output: where terms cancel out, little is left of them.
+const SAME_SHARE_OF_LARGEST: f64 = 1e-6;
+/// How large the numbers of the made-up rows are: models that see each other's rows only when those are
+/// large, or unlike, are to be found out.
+const MAGNITUDES: [f64; 4] = [1.0, 1000.0, 0.01, 30.0];
 
-/// Whether requests may run together: two different rows give the same alone as together.
+/// Whether requests may run together: different rows give the same alone as in pairs, in either order. More
+/// than two would take memory that a model may not have been granted.
 pub fn may_batch(model: &dyn Model) -> bool {
-    if !model.has_rows() {
+    let rows: Vec<Vec<Tensor>> = match model.has_rows() {
+        true => (1..).zip(MAGNITUDES).map(|(seed, magnitude)| made_up(model.inputs(), seed, magnitude)).collect(),
+        false => return false,
+    };
+    let bytes = |row: &Vec<Tensor>| row.iter().map(|input| input.data.len()).sum::<usize>();
+    if rows.iter().any(|row| 2 * bytes(row) > TOGETHER_BYTES_MAX) {
+        // Two never fit together.
         return false;
     }
-    let alone: Vec<Vec<Tensor>> = [1, 2].map(|seed| made_up(model.inputs(), seed)).into();
-    let Ok(Some(together)) = run(model, &alone) else { return false };
-    alone.iter().zip(together).all(|(inputs, together)| {
-        let Ok(alone) = model.run(inputs) else { return false };
-        alone.len() == together.len()
-            && alone.iter().zip(&together).all(|(one, other)| golden::compare(SAME, one, other).is_ok())
+    let mut alone = vec![];
+    for row in &rows {
+        let Ok(outputs) = model.run(row) else { return false };
+        alone.push(outputs);
+    }
+    PAIRS.iter().all(|&(first, second)| {
+        let Ok(Some(together)) = run(model, &[rows[first].clone(), rows[second].clone()]) else { return false };
+        [first, second].iter().zip(&together).all(|(row, together)| {
+            let alone = &alone[*row];
+            alone.len() == together.len() && alone.iter().zip(together).all(|(one, other)| is_same(one, other))
+        })
     })
 }
 
-/// A row of small numbers that differ with the seed and from element to element.
-fn made_up(ports: &[Port], seed: u64) -> Vec<Tensor> {
+/// Of the made-up rows, which run together.
+const PAIRS: [(usize, usize); 5] = [(0, 1), (1, 0), (2, 3), (3, 2), (0, 2)];
+
+fn is_same(alone: &Tensor, together: &Tensor) -> bool {
+    if alone.shape != together.shape {
+        return false;
+    }
+    if !matches!(alone.dtype, Dtype::F16 | Dtype::F32 | Dtype::F64) {
+        return alone.data == together.data;
+    }
+    let largest = golden::numbers(alone).filter(|number| number.is_finite()).map(f64::abs).fold(0.0, f64::max);
+    golden::numbers(alone).zip(golden::numbers(together)).all(|(one, other)| {
+        let allowed = SAME_SHARE * one.abs() + SAME_SHARE_OF_LARGEST * largest;
+        one == other || (one.is_nan() && other.is_nan()) || (one - other).abs() <= allowed
+    })
+}
+
+/// A row of numbers of this size that differ with the seed and from element to element.
+fn made_up(ports: &[Port], seed: u64, magnitude: f64) -> Vec<Tensor> {
     let mut state = seed;
     let mut next = move || {
         // A step of a linear congruential generator (Knuth's MMIX); any sequence without a pattern would do.
@@ -136,16 +170,16 @@ fn made_up(ports: &[Port], seed: u64) -> Vec<Tensor> {
             let mut data = vec![];
             for _ in 0..shape.iter().product::<usize>() {
                 let value = next();
+                let float = (value as f64 / 4.0 - 0.8) * magnitude;
+                // Whole numbers are often indices: only small ones are in range.
                 match port.dtype {
-                    Dtype::Bool => data.push((value % 2) as u8),
-                    Dtype::U8 | Dtype::I8 => data.push((value % 2) as u8),
+                    Dtype::Bool | Dtype::U8 | Dtype::I8 => data.push((value % 2) as u8),
                     Dtype::U16 | Dtype::I16 => data.extend((value as u16 % 2).to_le_bytes()),
                     Dtype::U32 | Dtype::I32 => data.extend((value as u32 % 2).to_le_bytes()),
-                    // Whole numbers are often indices: only small ones are in range.
                     Dtype::U64 | Dtype::I64 => data.extend((value % 2).to_le_bytes()),
-                    Dtype::F16 => data.extend(half::f16::from_f32(value as f32 / 4.0 - 0.5).to_le_bytes()),
-                    Dtype::F32 => data.extend((value as f32 / 4.0 - 0.5).to_le_bytes()),
-                    Dtype::F64 => data.extend((value as f64 / 4.0 - 0.5).to_le_bytes()),
+                    Dtype::F16 => data.extend(half::f16::from_f64(float).to_le_bytes()),
+                    Dtype::F32 => data.extend((float as f32).to_le_bytes()),
+                    Dtype::F64 => data.extend(float.to_le_bytes()),
                     Dtype::String => push_string(&mut data, value.to_string().as_bytes()),
                 }
             }
@@ -217,6 +251,13 @@ mod tests {
         let mean = |x: &[f32]| x.iter().map(|value| value - x.iter().sum::<f32>() / x.len() as f32).collect();
         assert!(!may_batch(&rows_model(mean)), "a mean over the set");
         assert!(!may_batch(&rows_model(|x| vec![x.iter().sum()])), "one row for all");
+        let small = |x: &[f32]| (1..=x.len()).map(|end| x[..end].iter().sum::<f32>() * 1e-5).collect();
+        assert!(!may_batch(&rows_model(small)), "a sum over time, in small units");
+        let far = |x: &[f32]| {
+            let mean = x.iter().sum::<f32>() / x.len() as f32;
+            x.iter().map(|value| f32::from(u8::from(value - mean > 5.0))).collect()
+        };
+        assert!(!may_batch(&rows_model(far)), "whether a row is far from the others");
     }
 
     #[test]

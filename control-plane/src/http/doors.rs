@@ -110,7 +110,7 @@ async fn oip_door(State(plane): State<Arc<Plane>>, request: Request) -> Response
         Asked::Live => return axum::Json(json!({ "live": true })).into_response(),
         Asked::Ready => return axum::Json(json!({ "ready": true })).into_response(),
         Asked::ServerMetadata => return axum::Json(server_metadata()).into_response(),
-        Asked::Index => return axum::Json(index(&plane)).into_response(),
+        Asked::Index => return told_index(&plane, body).await,
         Asked::Load(_) | Asked::Unload(_) => {
             let text =
                 "a fleet's models are deployed, not loaded: `muster apply` and `muster scale` say what shall serve";
@@ -158,7 +158,23 @@ fn server_metadata() -> serde_json::Value {
     })
 }
 
-fn index(plane: &Plane) -> serde_json::Value {
+async fn told_index(plane: &Plane, body: Body) -> Response {
+    #[derive(Default, serde::Deserialize)]
+    struct Asked {
+        #[serde(default)]
+        ready: bool,
+    }
+    let Ok(body) = to_bytes(body, CALL_BODY_BYTES_MAX).await else {
+        return door_error(StatusCode::PAYLOAD_TOO_LARGE, "this takes {\"ready\": true}, and no more");
+    };
+    let asked = if body.is_empty() { Ok(Asked::default()) } else { serde_json::from_slice::<Asked>(&body) };
+    match asked {
+        Ok(asked) => axum::Json(index(plane, asked.ready)).into_response(),
+        Err(error) => door_error(StatusCode::BAD_REQUEST, &format!("this takes {{\"ready\": true}}: {error}")),
+    }
+}
+
+fn index(plane: &Plane, ready_only: bool) -> serde_json::Value {
     let routes = plane.routes.now();
     let entry = |(name, route): (&DeploymentName, &crate::routes::Route)| {
         let served = !route.devices.is_empty();
@@ -169,7 +185,8 @@ fn index(plane: &Plane) -> serde_json::Value {
             "reason": if served { "" } else { "no device serves it now" },
         })
     };
-    routes.iter().map(entry).collect::<Vec<_>>().into()
+    let told = routes.iter().filter(|(_, route)| !ready_only || !route.devices.is_empty());
+    told.map(entry).collect::<Vec<_>>().into()
 }
 
 /// What is asked of a device; or what is wrong before any is asked.

@@ -1,4 +1,4 @@
-//! Processor time as granted: how many threads an engine may use, and how long a worker rests.
+//! Processor time as granted: how long a worker rests. It computes in one thread.
 //!
 //! Affinity is left alone: two workers that are pinned to the same core are slow while another is idle,
 //! and the scheduler knows better which one is.
@@ -7,11 +7,6 @@ use std::time::Duration;
 
 /// As the kernel does it for `cpu.max`: what is not used within a period is lost.
 pub const PERIOD: Duration = Duration::from_millis(100);
-
-/// Threads that an engine may use: a core that is granted in part is used for part of the time.
-pub fn threads(cpu_milli: u32) -> usize {
-    cpu_milli.div_ceil(1000).max(1) as usize
-}
 
 /// A bucket of processor time that fills at the granted rate and holds one period's worth. A run may take
 /// more than there is; what it owes is slept off before the next one.
@@ -54,11 +49,6 @@ mod tests {
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn a_part_of_a_core_is_one_thread() {
-        assert_eq!([0, 1, 250, 1000, 1001, 4000].map(threads), [1, 1, 1, 1, 2, 4]);
     }
 
     #[test]

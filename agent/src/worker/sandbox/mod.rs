@@ -15,7 +15,7 @@ pub mod seccomp;
 use std::io;
 use std::path::PathBuf;
 
-pub use cpu::{Pace, threads};
+pub use cpu::Pace;
 pub use limits::status_bytes;
 pub use profile::Accelerator;
 
