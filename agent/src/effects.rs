@@ -191,7 +191,6 @@ impl Effects {
             file: self.store.path(variant.file.sha256),
             ports: Some((manifest.inputs.clone(), manifest.outputs.clone())),
             memory_bytes: spec.resources.memory_bytes,
-            together_max: parent::TOGETHER_MAX,
             cpu_milli: spec.resources.cpu_milli,
             read_only: golden.iter().filter(|_| check).cloned().collect(),
         };

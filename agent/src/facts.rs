@@ -9,6 +9,11 @@ use sysinfo::{Components, CpuRefreshKind, Disks, MemoryRefreshKind, RefreshKind,
 use crate::config::Config;
 use crate::{engine, worker};
 
+/// Of a machine's memory, what models may use where its owner says nothing: three quarters.
+pub fn for_models(total_bytes: u64) -> u64 {
+    total_bytes / 4 * 3
+}
+
 /// The machine under watch.
 pub struct Machine {
     system: System,
@@ -39,7 +44,7 @@ impl Machine {
             os,
             cpu_model: cpu_model.filter(|model| !model.is_empty()),
             cpu_milli: config.cpu_milli.unwrap_or(cores * 1000),
-            memory_bytes: config.memory_bytes.unwrap_or(self.system.total_memory() / 4 * 3),
+            memory_bytes: config.memory_bytes.unwrap_or(for_models(self.system.total_memory())),
             disk_free_bytes: self.disk().map(sysinfo::Disk::available_space),
             engines: engine::NAMES.map(str::to_owned).to_vec(),
             isolation: worker::isolation().holds,

@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::worker::queue::{PredictError, Prediction};
+use crate::worker::sandbox::status_figure;
 
 /// The media type of the answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -155,13 +156,10 @@ impl Metrics {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let one = |metric: &dyn Fn(MetricEncoder<'_>) -> fmt::Result,
-                   labels: &Labels,
-                   family: &mut MetricEncoder<'_>| { metric(family.encode_family(labels)?) };
         let seconds = Some(&Unit::Seconds);
         let about = ("muster_requests", "Requests to a model", None, MetricType::Counter);
         self.each(&mut encoder, about, |counted, labels, family| {
-            one(&|to| counted.requests.encode(to), labels, family)
+            counted.requests.encode(family.encode_family(labels)?)
         })?;
         let about = ("muster_errors", "Requests that failed, by reason", None, MetricType::Counter);
         self.each(&mut encoder, about, |counted, [model, version], family| {
@@ -172,7 +170,7 @@ impl Collector for Metrics {
         })?;
         let about = ("muster_request", "Time from a request's coming to its answer", seconds, MetricType::Histogram);
         self.each(&mut encoder, about, |counted, labels, family| {
-            one(&|to| counted.seconds.encode(to), labels, family)
+            counted.seconds.encode(family.encode_family(labels)?)
         })?;
         let about = ("muster_stage", "Where a request's time goes", seconds, MetricType::Histogram);
         self.each(&mut encoder, about, |counted, [model, version], family| {
@@ -183,15 +181,15 @@ impl Collector for Metrics {
         })?;
         let about = ("muster_batch_requests", "Requests that ran as one", None, MetricType::Histogram);
         self.each(&mut encoder, about, |counted, labels, family| {
-            one(&|to| counted.together.encode(to), labels, family)
+            counted.together.encode(family.encode_family(labels)?)
         })?;
         let about =
             ("muster_worker_restarts", "Ends of a model's process that nobody ordered", None, MetricType::Counter);
-        self.each(&mut encoder, about, |counted, labels, family| one(&|to| counted.ended.encode(to), labels, family))?;
+        self.each(&mut encoder, about, |counted, labels, family| counted.ended.encode(family.encode_family(labels)?))?;
         let about = ("muster_worker_memory", "Memory of a model's process", Some(&Unit::Bytes), MetricType::Gauge);
         self.each(&mut encoder, about, |counted, labels, family| {
             match resident_bytes(counted.process.load(Ordering::Relaxed)) {
-                Some(bytes) => one(&|to| ConstGauge::new(bytes as i64).encode(to), labels, family),
+                Some(bytes) => ConstGauge::new(bytes as i64).encode(family.encode_family(labels)?),
                 None => Ok(()),
             }
         })
@@ -200,10 +198,7 @@ impl Collector for Metrics {
 
 /// The resident memory of a process, as the kernel tells it.
 fn resident_bytes(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    kib.checked_mul(1024)
+    status_figure(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS")
 }
 
 #[cfg(test)]

@@ -158,18 +158,23 @@ impl Mqtt {
         let gone = Leaf::Gone.of(&connect.device).to_string();
         options.set_last_will(LastWill::new(gone, vec![], QoS::AtLeastOnce, false));
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
-        let (client, mut events) = AsyncClient::new(options, OUTGOING_MAX);
-        let mut network = events.network_options();
-        network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS);
-        // A prediction is a small message each way: held back for an acknowledgement it takes 40 ms.
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        (client, events)
+        client(options, OUTGOING_MAX)
     }
 
     fn set_client(&self, client: Option<AsyncClient>) {
         *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
     }
+}
+
+/// A client for one connection, with its end of it, that so many messages may wait in.
+pub fn client(options: MqttOptions, outgoing_max: usize) -> (AsyncClient, EventLoop) {
+    let (client, mut events) = AsyncClient::new(options, outgoing_max);
+    let mut network = events.network_options();
+    network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS);
+    // A prediction is a small message each way: held back for an acknowledgement it takes 40 ms.
+    network.set_tcp_nodelay(true);
+    events.set_network_options(network);
+    (client, events)
 }
 
 /// Splits `host:port`, brackets of an IPv6 address removed.

@@ -190,24 +190,22 @@ impl Table {
         let models = self.read();
         let versions = name.parse::<DeploymentName>().ok().and_then(|name| models.get(&name));
         let Some(versions) = versions else { return Err(not_served(choice)) };
-        let served = |version: &Version| versions.known.get(version).and_then(|known| known.served.clone());
-        let found = match choice {
-            VersionChoice::Latest => versions.known.values().rev().find_map(|known| known.served.clone()),
-            VersionChoice::Version(version) => served(version),
-            VersionChoice::Label(label) => versions.labels.get(label).and_then(served),
-        };
-        found.ok_or_else(|| {
-            let known = match choice {
-                VersionChoice::Latest => versions.known.values().next_back(),
-                VersionChoice::Version(version) => versions.known.get(version),
-                VersionChoice::Label(label) => versions.labels.get(label).and_then(|of| versions.known.get(of)),
-            };
-            match known {
-                Some(Known { state: VersionState::Loading, .. }) => NotServed::Starting,
-                Some(Known { error: Some(reason), .. }) => NotServed::Failed(reason.clone()),
-                _ => not_served(choice),
+        let of = |version: &Version| versions.known.get(version);
+        let known = match choice {
+            // Where none answers, the newest says why.
+            VersionChoice::Latest => {
+                let newest_first = || versions.known.values().rev();
+                newest_first().find(|known| known.served.is_some()).or_else(|| newest_first().next())
             }
-        })
+            VersionChoice::Version(version) => of(version),
+            VersionChoice::Label(label) => versions.labels.get(label).and_then(of),
+        };
+        match known {
+            Some(Known { served: Some(served), .. }) => Ok(served.clone()),
+            Some(Known { state: VersionState::Loading, .. }) => Err(NotServed::Starting),
+            Some(Known { error: Some(reason), .. }) => Err(NotServed::Failed(reason.clone())),
+            _ => Err(not_served(choice)),
+        }
     }
 
     /// What is known of a model's versions, the newest first; none where the model is not known.
@@ -223,19 +221,34 @@ impl Table {
         known.map(|(name, versions)| (name.clone(), entries(versions))).collect()
     }
 
-    /// Waits where the model is just being started, so that a process that ended costs no more than the
-    /// requests it had; no longer than moments.
-    pub async fn started(&self, name: &str, choice: &VersionChoice) {
-        let until = tokio::time::Instant::now() + RESTART_WAIT;
-        let started = self.wait_for(until, || match self.find(name, choice) {
-            Err(NotServed::Starting) => None,
-            _ => Some(()),
-        });
-        started.await;
+    /// The models of which no version answers, and why.
+    pub fn waiting(&self) -> Vec<(DeploymentName, String)> {
+        let why = |versions: Vec<VersionEntry>| {
+            let why = versions.into_iter().find_map(|version| version.error);
+            why.unwrap_or_else(|| "is being loaded".to_owned())
+        };
+        let mut models = self.models();
+        models.retain(|(_, versions)| versions.iter().all(|version| version.state != VersionState::Available));
+        models.into_iter().map(|(name, versions)| (name, why(versions))).collect()
     }
 
-    /// Looks again whenever something begins to answer.
-    async fn wait_for<T>(&self, until: tokio::time::Instant, look: impl Fn() -> Option<T>) -> Option<T> {
+    /// Like [`Table::find`], but waits for moments where the model is just being started, so that a process
+    /// that ended costs no more than the requests it had.
+    pub async fn find_started(&self, name: &str, choice: &VersionChoice) -> Result<Arc<Served>, NotServed> {
+        let found = self.find(name, choice);
+        if !matches!(found, Err(NotServed::Starting)) {
+            return found;
+        }
+        let started = self.wait_for(|| match self.find(name, choice) {
+            Err(NotServed::Starting) => None,
+            found => Some(found),
+        });
+        started.await.unwrap_or(found)
+    }
+
+    /// Looks again whenever something begins to answer, for [`RESTART_WAIT`].
+    async fn wait_for<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
+        let until = tokio::time::Instant::now() + RESTART_WAIT;
         loop {
             let mut changed = pin!(self.changed.notified());
             // What changes from here on is not missed.
@@ -259,8 +272,7 @@ impl Table {
                 && other.version == served.version
                 && !other.worker.is_same(&served.worker)
         };
-        let until = tokio::time::Instant::now() + RESTART_WAIT;
-        let next = self.wait_for(until, || {
+        let next = self.wait_for(|| {
             let models = self.read();
             let mut known = models.values().flat_map(|versions| versions.known.values());
             known.find_map(|known| known.served.clone().filter(follows))

@@ -89,6 +89,12 @@ name_type! {
     DeploymentName, "deployment name", "use 1 to 63 of A-Z, a-z, 0-9, _ and -",
     |byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
+/// A model that is served without a fleet is called by its own name: the rule is the same.
+impl From<&ModelName> for DeploymentName {
+    fn from(model: &ModelName) -> Self {
+        Self(model.0.clone())
+    }
+}
 name_type! {
     /// A variant of a model inside its bundle: `fp32`, `int8`.
     VariantName, "variant name", "use 1 to 63 of A-Z, a-z, 0-9, _ and -",

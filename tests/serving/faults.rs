@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use muster_tests::programs;
 use muster_tests::serving::{Client, endless, hungry, is_times, request, row, times};
-use muster_world::{DEADLINE, Server, output, until};
+use muster_world::{DEADLINE, Server, signal, until};
 use serde_json::json;
 
 /// Times that a worker is killed; the time to serve again is the median.
@@ -49,7 +49,7 @@ fn a_killed_worker_costs_only_its_models_requests_under_way() -> Result<()> {
                 // A worker that has served for a while, as most have.
                 let victim = worker_of(&server, "double")?;
                 let killed_at = Instant::now();
-                output(std::process::Command::new("kill").args(["-9", &victim.to_string()]))?;
+                signal(victim, "-KILL")?;
                 let mut client = Client::new(door);
                 until("the model to answer again", SERVING_AGAIN_MAX, || {
                     let again = worker_of(&server, "double").is_ok_and(|worker| worker != victim);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use muster_tests::programs;
-use muster_tests::serving::{COLUMNS, Client, is_times, request, row, times};
+use muster_tests::serving::{COLUMNS, Client, is_times, metric, request, row, times, together};
 use muster_world::Server;
 use serde_json::json;
 
@@ -34,14 +34,8 @@ fn each_of_32_clients_times_200_requests_gets_its_own_answer() -> Result<()> {
         clients.into_iter().map(|client| client.join().unwrap_or_else(|_| anyhow::bail!("a client panicked"))).collect()
     });
     assert_eq!(answered?.iter().sum::<usize>(), CLIENTS * REQUESTS);
-    let metrics = String::from_utf8(Client::new(server.door()).get("/metrics")?.body)?;
-    let value = |name: &str| -> f64 {
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("{model=\"double\",version=\"1\"} "));
-        line.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
-    };
-    assert_eq!(value("muster_requests_total"), (CLIENTS * REQUESTS) as f64);
-    let together = value("muster_batch_requests_sum") / value("muster_batch_requests_count");
+    assert_eq!(metric(server.door(), "muster_requests_total", "double")?, (CLIENTS * REQUESTS) as f64);
+    let together = together(server.door(), "double")?;
     println!("{together:.1} requests in a run, seen by each request");
     assert!(together > 1.0, "requests that wait at the same time run together");
     Ok(())

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use muster_tests::programs;
-use muster_tests::serving::{Client, endless, is_times, request, row, times};
-use muster_world::{DEADLINE, Process, Running, Server, output, until};
+use muster_tests::serving::{Client, endless, is_times, request, row, times, together};
+use muster_world::{DEADLINE, Process, Running, Server, signal, until};
 use serde_json::{Value, json};
 
 #[test]
@@ -97,7 +97,7 @@ fn the_old_version_serves_on_over_a_crash_while_the_new_one_is_broken() -> Resul
     until("the new version to have failed", DEADLINE, || {
         Ok(std::fs::read_to_string(server.log())?.contains("a version cannot be loaded").then_some(()))
     })?;
-    output(Command::new("kill").args(["-9", &worker.id.to_string()]))?;
+    signal(worker.id, "-KILL")?;
     let mut client = Client::new(server.door());
     until("the old version to answer again", DEADLINE, || {
         let answer = client.post("/v1/models/m:predict", request(&row(1)).as_bytes())?;
@@ -118,7 +118,7 @@ fn who_never_reads_does_not_keep_the_server_from_ending() -> Result<()> {
     let _ = deaf.write_all(ask.as_bytes());
     server.check()?;
     let process = Process::read(server.id()).expect("the server");
-    output(Command::new("kill").args(["-15", &process.id.to_string()]))?;
+    signal(process.id, "-TERM")?;
     until("the server to end", DEADLINE, || Ok((!process.lives()).then_some(())))?;
     drop(deaf);
     Ok(())
@@ -143,12 +143,7 @@ fn slow_models_run_together_too() -> Result<()> {
         let clients: Vec<_> = (0..16).map(|_| scope.spawn(ask)).collect();
         clients.into_iter().try_for_each(|client| client.join().unwrap_or_else(|_| anyhow::bail!("a client panicked")))
     })?;
-    let metrics = String::from_utf8(Client::new(server.door()).get("/metrics")?.body)?;
-    let value = |name: &str| -> f64 {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.split_once("} "));
-        line.and_then(|(_, value)| value.parse().ok()).unwrap_or(f64::NAN)
-    };
-    let together = value("muster_batch_requests_sum") / value("muster_batch_requests_count");
+    let together = together(server.door(), "slow")?;
     println!("{together:.1} requests in a run of a slow model");
     assert!(together > 2.0);
     Ok(())

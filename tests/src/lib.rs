@@ -12,13 +12,29 @@ pub mod serving;
 use std::path::PathBuf;
 
 pub use muster_world::onnx;
-use muster_world::{Programs, World};
+use muster_world::{Bundle, Programs, World};
 
 /// A world with a control plane and these devices.
 pub fn world(devices: &[&str]) -> anyhow::Result<World> {
     let mut world = World::start(programs()?, &|_| {})?;
     for device in devices {
         world.add_device(device)?;
+    }
+    Ok(world)
+}
+
+/// The models of the demo, and of most stories.
+pub const MODELS: [&str; 2] = ["linear_regression", "digits"];
+
+/// A world with one device, `edge-1`, on which version 1 of both models serves.
+pub fn both_models_serve() -> anyhow::Result<World> {
+    let mut world = world(&["edge-1"])?;
+    for model in MODELS {
+        world.publish(&Bundle::fixture(model, 1))?;
+        world.deploy(model, "1")?;
+    }
+    for model in MODELS {
+        world.until_serves("edge-1", model, 1)?;
     }
     Ok(world)
 }

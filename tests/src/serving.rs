@@ -6,11 +6,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use muster_load::Incoming;
 pub use muster_world::handmade::{COLUMNS, endless, hungry, identity_of_texts, times};
 use serde_json::{Value, json};
 
 /// How long an answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
 /// A row of a [`times`] request that no other has.
 pub fn row(number: usize) -> [f32; COLUMNS] {
     // Whole numbers below 2^24 are floats, exactly.
@@ -97,38 +99,31 @@ impl Client {
         }
         let stream = self.stream.as_mut().context("a connection")?;
         stream.write_all(bytes)?;
-        let (raw, close) = read(stream)?;
-        if close {
+        let (mut incoming, mut piece) = (Incoming::default(), [0; 16 * 1024]);
+        let answer = loop {
+            match stream.read(&mut piece)? {
+                0 => bail!("the server closed the connection before the whole answer"),
+                length if incoming.take(&piece[..length])? => break incoming.answer()?,
+                _ => {}
+            }
+        };
+        if answer.header("connection") == Some("close") {
             self.stream = None;
         }
-        Ok(raw)
+        let version = answer.header("muster-version").and_then(|version| version.parse().ok());
+        Ok(Raw { status: answer.status, version, body: answer.body })
     }
 }
 
-/// One answer with a `Content-Length`, and whether the connection ends with it.
-fn read(stream: &mut TcpStream) -> anyhow::Result<(Raw, bool)> {
-    let (mut buffer, mut piece) = (Vec::new(), [0; 16 * 1024]);
-    let head_end = loop {
-        if let Some(at) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break at;
-        }
-        match stream.read(&mut piece)? {
-            0 => bail!("the server closed the connection without an answer"),
-            length => buffer.extend_from_slice(&piece[..length]),
-        }
-    };
-    let head = String::from_utf8_lossy(&buffer[..head_end]).to_lowercase();
-    let header = |name: &str| head.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("an answer without a status")?;
-    let length: usize = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = buffer.split_off(head_end + 4);
-    while body.len() < length {
-        match stream.read(&mut piece)? {
-            0 => bail!("the answer broke off"),
-            read => body.extend_from_slice(&piece[..read]),
-        }
-    }
-    let version = header("muster-version").and_then(|version| version.parse().ok());
-    let close = header("connection") == Some("close");
-    Ok((Raw { status, version, body }, close))
+/// What `/metrics` of a door says of a model that is served in version 1; not a number where it says nothing.
+pub fn metric(door: &str, name: &str, model: &str) -> anyhow::Result<f64> {
+    let text = String::from_utf8(Client::new(door).get("/metrics")?.body)?;
+    let series = format!("{name}{{model=\"{model}\",version=\"1\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&series));
+    Ok(value.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN))
+}
+
+/// How many requests ran together, as each of them sees it.
+pub fn together(door: &str, model: &str) -> anyhow::Result<f64> {
+    Ok(metric(door, "muster_batch_requests_sum", model)? / metric(door, "muster_batch_requests_count", model)?)
 }

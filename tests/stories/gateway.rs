@@ -7,12 +7,11 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use muster_shared::limits::CALL_BODY_BYTES_MAX;
-use muster_tests::world;
-use muster_world::{Bundle, World, fixtures};
+use muster_tests::both_models_serve;
+use muster_world::{World, fixtures};
 use serde_json::{Value, json};
 use ureq::http::HeaderMap;
 
-const MODELS: [&str; 2] = ["digits", "linear_regression"];
 const JSON_BYTES: &str = "inference-header-content-length";
 /// Predictions of 32-bit floats differ so much from those of 64-bit ones at most.
 const DIFFERENCE_MAX: f64 = 1e-4;
@@ -46,14 +45,7 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Result<Self> {
-        let mut world = world(&["edge-1"])?;
-        for model in MODELS {
-            world.publish(&Bundle::fixture(model, 1))?;
-            world.deploy(model, "1")?;
-        }
-        for model in MODELS {
-            world.until_serves("edge-1", model, 1)?;
-        }
+        let world = both_models_serve()?;
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         Ok(Self { world, agent })
     }

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::local_broker::{Client, Heard, LocalBroker};
-use muster_tests::world;
-use muster_world::{Bundle, DEADLINE, World, fixtures, resident_bytes};
+use muster_tests::{MODELS, both_models_serve, world};
+use muster_world::{DEADLINE, World, fixtures, resident_bytes};
 use serde_json::{Value, json};
 
-const MODELS: [&str; 2] = ["digits", "linear_regression"];
 const ANSWERS: [&str; 2] = ["answers/#", "regression/#"];
 /// Topics are at most so long (MQTT 3.1.1, §1.5.3).
 const TOPIC_BYTES_MAX: usize = 65_535;
@@ -52,14 +51,7 @@ version = 9
 
 /// A device that serves both models, with the local door open to a broker.
 fn beside(broker: &LocalBroker) -> Result<World> {
-    let mut world = world(&["edge-1"])?;
-    for model in MODELS {
-        world.publish(&Bundle::fixture(model, 1))?;
-        world.deploy(model, "1")?;
-    }
-    for model in MODELS {
-        world.until_serves("edge-1", model, 1)?;
-    }
+    let mut world = both_models_serve()?;
     world.stop_agent("edge-1")?;
     world.configure("edge-1", |text| text + &routes(broker.address()))?;
     world.start_agent("edge-1")?;

@@ -3,22 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use muster_tests::world;
-use muster_world::{Bundle, World, descendants, fixtures, post, signal};
-
-fn both_models_serve() -> Result<World> {
-    let mut world = world(&["edge-1"])?;
-    for model in MODELS {
-        world.publish(&Bundle::fixture(model, 1))?;
-        world.deploy(model, "1")?;
-    }
-    for model in MODELS {
-        world.until_serves("edge-1", model, 1)?;
-    }
-    Ok(world)
-}
-
-const MODELS: [&str; 2] = ["linear_regression", "digits"];
+use muster_tests::{MODELS, both_models_serve};
+use muster_world::{World, descendants, fixtures, post, signal};
 
 fn status(world: &World, model: &str) -> Result<u16> {
     let body = serde_json::json!({ "instances": [fixtures::held_out(model, 1)?.instances[0]] }).to_string();

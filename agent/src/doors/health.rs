@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 
 use super::http::{Answer, Ask};
 use crate::metrics;
-use crate::table::{Table, VersionState};
+use crate::table::Table;
 
 /// Answers where it is asked for one of these.
 pub fn answer(table: &Table, ask: Ask<'_>) -> Option<Answer> {
@@ -27,14 +27,6 @@ pub fn answer(table: &Table, ask: Ask<'_>) -> Option<Answer> {
 }
 
 fn ready(table: &Table) -> (StatusCode, String) {
-    let mut waiting = String::new();
-    for (name, versions) in table.models() {
-        let answers = versions.iter().any(|version| version.state == VersionState::Available);
-        if !answers {
-            let why = versions.iter().find_map(|version| version.error.clone());
-            let why = why.unwrap_or_else(|| "is being loaded".to_owned());
-            waiting.push_str(&format!("{name}: {why}\n"));
-        }
-    }
+    let waiting: String = table.waiting().iter().map(|(name, why)| format!("{name}: {why}\n")).collect();
     if waiting.is_empty() { (StatusCode::OK, "ok\n".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, waiting) }
 }

@@ -3,10 +3,10 @@
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, header};
 use bytes::Bytes;
-use muster_shared::Version;
+use muster_shared::{Version, door};
 
 /// How much of a body is JSON, where tensors follow it: the Open Inference Protocol's binary extension.
-pub const JSON_BYTES: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub const JSON_BYTES: HeaderName = HeaderName::from_static(door::JSON_BYTES_HEADER);
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,8 @@
 //! reaches the same worker: [`tfs`] is TF Serving's REST API, [`oip`] the Open Inference Protocol, which
 //! [`grpc`] speaks, too; [`local_mqtt`] asks for what speaks MQTT beside this device; [`health`] says how
 //! the agent fares.
-//! [`http`] is a request and its answer, whoever brought it; [`server`] brings them over sockets.
+//! [`http`] is a request and its answer, whoever brought it, and [`refusal`] why there is none; [`server`]
+//! brings them over sockets.
 
 #[cfg(feature = "grpc")]
 pub mod grpc;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod local_mqtt;
 pub mod oip;
+pub mod refusal;
 pub mod server;
 pub mod tfs;
 

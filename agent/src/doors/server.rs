@@ -18,6 +18,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muster_shared::door;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -51,12 +52,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const GZIP_FROM_BYTES: usize = 1024;
 
 /// Which device answered.
-const DEVICE: HeaderName = HeaderName::from_static("muster-device");
+const DEVICE: HeaderName = HeaderName::from_static(door::DEVICE_HEADER);
 /// Which version answered.
-const VERSION: HeaderName = HeaderName::from_static("muster-version");
+const VERSION: HeaderName = HeaderName::from_static(door::VERSION_HEADER);
 
 /// How long the asker waits, in milliseconds.
-const DEADLINE_MS: HeaderName = HeaderName::from_static("muster-deadline-ms");
+const DEADLINE_MS: HeaderName = HeaderName::from_static(door::DEADLINE_MS_HEADER);
 
 /// How these doors are opened.
 #[derive(Debug, Clone, Default)]

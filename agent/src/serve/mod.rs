@@ -5,7 +5,7 @@ pub mod args;
 pub mod folder;
 mod repository;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ use self::repository::OwnRepository;
 use crate::doors::grpc;
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, server};
-use crate::identity;
 use crate::outside::{jitter, now_ms};
 use crate::table::{NotServed, Served, Table, VersionState};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
 use crate::worker::protocol::{Load, Loaded};
+use crate::{facts, identity};
 
 /// Orders that may wait for the loop.
 const ORDERS_MAX: usize = 64;
@@ -56,9 +56,18 @@ struct Ready {
 
 /// What can be asked of the server beside predictions.
 #[derive(Debug)]
-enum Order {
-    Load(ModelName, oneshot::Sender<Result<(), ControlError>>),
-    Unload(ModelName, oneshot::Sender<Result<(), ControlError>>),
+struct Order {
+    model: ModelName,
+    what: What,
+    /// Answered once the model is as it was asked to be.
+    reply: oneshot::Sender<Result<(), ControlError>>,
+}
+
+/// What shall become of a model.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Load,
+    Unload,
 }
 
 /// Why a model was not loaded or unloaded.
@@ -87,25 +96,21 @@ pub struct ControlHandle {
 impl ControlHandle {
     /// Loads a model, or what has changed of it; returns when it answers.
     pub async fn load(&self, model: &str) -> Result<(), ControlError> {
-        self.order(model, Order::Load).await
+        self.order(model, What::Load).await
     }
 
     /// Unloads a model; returns when it does not answer any more.
     pub async fn unload(&self, model: &str) -> Result<(), ControlError> {
-        self.order(model, Order::Unload).await
+        self.order(model, What::Unload).await
     }
 
-    async fn order(
-        &self,
-        model: &str,
-        order: fn(ModelName, oneshot::Sender<Result<(), ControlError>>) -> Order,
-    ) -> Result<(), ControlError> {
+    async fn order(&self, model: &str, what: What) -> Result<(), ControlError> {
         if !self.allowed {
             return Err(ControlError::NotAllowed);
         }
         let model = model.parse().map_err(|_| ControlError::Unknown(model.to_owned()))?;
         let (reply, done) = oneshot::channel();
-        self.orders.send(order(model, reply)).await.map_err(|_| ControlError::Ending)?;
+        self.orders.send(Order { model, what, reply }).await.map_err(|_| ControlError::Ending)?;
         done.await.unwrap_or(Err(ControlError::Ending))
     }
 }
@@ -136,18 +141,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let mut server = Server {
         repository: Repository::default(),
         places: config.models.clone(),
-        unloaded: vec![],
+        unloaded: BTreeSet::new(),
         waiting: vec![],
         not_found: BTreeMap::new(),
         table,
         program: std::env::current_exe().context("cannot find this program to start workers with")?,
         workers: BTreeMap::new(),
         bounds: BTreeMap::new(),
+        memory_bytes: config.memory_bytes.unwrap_or_else(default_memory_bytes),
         inbox,
         config,
     };
     for (name, labels) in &server.config.labels {
-        server.table.set_labels(&deployment(name)?, labels.clone());
+        server.table.set_labels(&name.into(), labels.clone());
     }
     server.scan();
     info!(%door, "the doors are open");
@@ -204,21 +210,10 @@ fn device() -> anyhow::Result<DeviceId> {
     name.parse().or_else(|_| "local".parse()).context("a device's name")
 }
 
-/// Doors call a model by its own name.
-fn deployment(name: &ModelName) -> anyhow::Result<DeploymentName> {
-    name.as_str().parse().context("a model's name is a deployment's")
-}
-
 struct Worker {
     key: Key,
     handle: WorkerHandle,
     loaded: Option<Loaded>,
-}
-
-/// Who waits for a model to be as it was asked to be.
-struct Waiting {
-    model: ModelName,
-    reply: oneshot::Sender<Result<(), ControlError>>,
 }
 
 struct Server {
@@ -226,14 +221,17 @@ struct Server {
     /// What is to be served, by name.
     places: BTreeMap<ModelName, Place>,
     /// Unloaded by order: known, and not to be served.
-    unloaded: Vec<ModelName>,
-    waiting: Vec<Waiting>,
+    unloaded: BTreeSet<ModelName>,
+    /// Orders that are carried out and not yet done.
+    waiting: Vec<Order>,
     /// Why there is nothing at a place.
     not_found: BTreeMap<ModelName, String>,
     table: Arc<Table>,
     program: PathBuf,
     workers: BTreeMap<WorkerId, Worker>,
     bounds: BTreeMap<ModelName, Bounds>,
+    /// For each model.
+    memory_bytes: u64,
     inbox: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
     config: Config,
 }
@@ -294,7 +292,7 @@ impl Server {
 
     /// What was said where there was nothing to serve is said no more.
     fn forget_failed(&self, name: &ModelName) {
-        let Ok(name) = deployment(name) else { return };
+        let name = DeploymentName::from(name);
         for version in self.table.versions(name.as_str()).unwrap_or_default() {
             if version.state == VersionState::End {
                 self.table.forget(&name, version.version);
@@ -309,46 +307,44 @@ impl Server {
         }
         warn!(model = %name, reason, "there is nothing to serve, or nothing newer");
         self.not_found.insert(name.clone(), reason.to_owned());
-        let (Ok(served), Some(first)) = (deployment(name), Version::new(1)) else { return };
+        let (served, Some(first)) = (DeploymentName::from(name), Version::new(1)) else { return };
         if self.table.versions(served.as_str()).is_none() {
             self.table.set_state(&served, first, VersionState::End, Some(reason.to_owned()));
         }
     }
 
     fn order(&mut self, order: Order) {
-        let (model, reply) = match order {
-            Order::Load(model, reply) => {
-                self.unloaded.retain(|unloaded| *unloaded != model);
-                if let Some(repository) = &self.config.repository
-                    && !self.places.contains_key(&model)
-                {
-                    let folder = repository.join(model.as_str());
-                    if folder.is_dir() {
-                        self.places.insert(model.clone(), Place::Folder(folder));
-                    }
-                }
-                if !self.places.contains_key(&model) {
-                    let _ = reply.send(Err(ControlError::Unknown(model.to_string())));
-                    return;
-                }
+        match self.begin(&order.model, order.what) {
+            Ok(()) => self.waiting.push(order),
+            // Who gave the order may have left.
+            Err(error) => drop(order.reply.send(Err(error))),
+        }
+    }
+
+    fn begin(&mut self, model: &ModelName, what: What) -> Result<(), ControlError> {
+        if let (What::Load, Some(repository)) = (what, &self.config.repository)
+            && !self.places.contains_key(model)
+        {
+            let folder = repository.join(model.as_str());
+            if folder.is_dir() {
+                self.places.insert(model.clone(), Place::Folder(folder));
+            }
+        }
+        if !self.places.contains_key(model) {
+            return Err(ControlError::Unknown(model.to_string()));
+        }
+        match what {
+            What::Load => {
+                self.unloaded.remove(model);
                 self.step(Event::Again(model.clone()));
-                if let Err(reason) = self.look(&model) {
-                    let _ = reply.send(Err(ControlError::Failed(model.to_string(), reason)));
-                    return;
-                }
-                (model, reply)
+                self.look(model).map_err(|reason| ControlError::Failed(model.to_string(), reason))
             }
-            Order::Unload(model, reply) => {
-                if !self.places.contains_key(&model) {
-                    let _ = reply.send(Err(ControlError::Unknown(model.to_string())));
-                    return;
-                }
-                self.unloaded.push(model.clone());
+            What::Unload => {
+                self.unloaded.insert(model.clone());
                 self.step(Event::Wanted(model.clone(), BTreeMap::new()));
-                (model, reply)
+                Ok(())
             }
-        };
-        self.waiting.push(Waiting { model, reply });
+        }
     }
 
     fn answer_waiting(&mut self) {
@@ -387,10 +383,8 @@ impl Server {
             WorkerEvent::Checked(_) => {}
             WorkerEvent::Bad(_, reason) | WorkerEvent::Stopped(reason) | WorkerEvent::Died(_, reason) => {
                 let ended = self.workers.remove(&worker).filter(|ended| ended.loaded.is_some());
-                if let Some(Worker { key: (model, version), .. }) = ended
-                    && let Ok(name) = deployment(&model)
-                {
-                    self.table.metrics.of(&name, version).ended();
+                if let Some(Worker { key: (model, version), .. }) = ended {
+                    self.table.metrics.of(&DeploymentName::from(&model), version).ended();
                 }
                 self.step(Event::Ended(worker, reason));
             }
@@ -404,37 +398,30 @@ impl Server {
     }
 
     fn carry_out(&mut self, action: Action) {
-        let served = |key: &Key| key.0.as_str().parse::<DeploymentName>().ok();
         match action {
             Action::Start(worker, key, file) => self.start(worker, key, file),
             Action::Route(worker, key) => {
-                let (Some(worker), Some(name)) = (self.workers.get(&worker), served(&key)) else { return };
+                let Some(worker) = self.workers.get(&worker) else { return };
                 let Some(loaded) = worker.loaded.clone() else { return };
                 info!(model = %key.0, version = %key.1, process = worker.handle.process(), "a version answers");
                 let Loaded { inputs, outputs, .. } = loaded;
-                let (deployment, handle) = (name.clone(), worker.handle.clone());
-                let (model, version) = key;
+                let (name, handle) = (DeploymentName::from(&key.0), worker.handle.clone());
+                let (deployment, (model, version)) = (name.clone(), key);
                 let (counters, metrics) = Default::default();
                 self.table.add(
                     &name,
                     Served { deployment, model, version, inputs, outputs, worker: handle, counters, metrics },
                 );
             }
-            Action::Unroute(key, reason) => {
-                warn!(model = %key.0, version = %key.1, reason, "a version does not answer");
-                let Some(name) = served(&key) else { return };
-                self.table.set_state(&name, key.1, VersionState::Loading, Some(reason));
+            Action::Unroute((model, version), reason) => {
+                warn!(%model, %version, reason, "a version does not answer");
+                self.table.set_state(&(&model).into(), version, VersionState::Loading, Some(reason));
             }
-            Action::Fail(key, reason) => {
-                warn!(model = %key.0, version = %key.1, reason, "a version cannot be loaded; it is tried again");
-                let Some(name) = served(&key) else { return };
-                self.table.set_state(&name, key.1, VersionState::End, Some(reason));
+            Action::Fail((model, version), reason) => {
+                warn!(%model, %version, reason, "a version cannot be loaded; it is tried again");
+                self.table.set_state(&(&model).into(), version, VersionState::End, Some(reason));
             }
-            Action::Forget(key) => {
-                if let Some(name) = served(&key) {
-                    self.table.forget(&name, key.1);
-                }
-            }
+            Action::Forget((model, version)) => self.table.forget(&(&model).into(), version),
             Action::Stop(worker) => {
                 if let Some(worker) = self.workers.remove(&worker) {
                     info!(model = %worker.key.0, version = %worker.key.1, "a version ends what it has");
@@ -445,15 +432,14 @@ impl Server {
     }
 
     fn start(&mut self, id: WorkerId, key: Key, file: PathBuf) {
-        if let Ok(name) = deployment(&key.0)
-            && self.table.find(name.as_str(), &VersionChoice::Version(key.1)).err() == Some(NotServed::Version(key.1))
-        {
+        let name = DeploymentName::from(&key.0);
+        // One that failed before is told so until it is known better.
+        if self.table.find(name.as_str(), &VersionChoice::Version(key.1)).err() == Some(NotServed::Version(key.1)) {
             self.table.set_state(&name, key.1, VersionState::Loading, None);
         }
-        let memory_bytes = self.config.memory_bytes.unwrap_or_else(three_quarters_of_memory);
+        let memory_bytes = self.memory_bytes;
         let cpu_milli = self.config.cpu_milli.unwrap_or(ONE_CORE_MILLI);
-        let load =
-            Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![], together_max: parent::TOGETHER_MAX };
+        let load = Load { file, ports: None, memory_bytes, cpu_milli, read_only: vec![] };
         let deadline = self.config.deadline.unwrap_or(parent::ANSWER_DEADLINE);
         let bounds = self.bounds.entry(key.0.clone()).or_default();
         if !self.config.batching {
@@ -485,8 +471,8 @@ impl Server {
 }
 
 /// As an agent grants all models together, where its owner says nothing.
-fn three_quarters_of_memory() -> u64 {
+fn default_memory_bytes() -> u64 {
     let kinds = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
     let total = sysinfo::System::new_with_specifics(kinds).map(|system| system.total_memory());
-    total.unwrap_or(u64::MAX / 2) / 4 * 3
+    facts::for_models(total.unwrap_or(u64::MAX / 2))
 }

@@ -39,8 +39,8 @@ pub fn run() -> anyhow::Result<()> {
         let _ = writeln!(io::stderr(), "worker: {info}");
     }));
     let mut input = BufReader::new(io::stdin().lock());
-    let load = match read(&mut input)? {
-        Some((ToWorker::Load(load), _)) => load,
+    let (load, together_max) = match read(&mut input)? {
+        Some((ToWorker::Load { load, together_max }, _)) => (load, together_max),
         Some(_) => anyhow::bail!("the first request must be to load"),
         None => return Ok(()),
     };
@@ -62,10 +62,10 @@ pub fn run() -> anyhow::Result<()> {
     write(&mut out, &FromWorker::Loaded(Loaded { inputs, outputs, batches }))?;
     let began = Instant::now();
     let pace = Pace::new(load.cpu_milli, began.elapsed());
-    let mut worker = Worker { model, batches, together_max: load.together_max as usize, out: vec![], pace, began };
+    let mut worker = Worker { model, batches, together_max: together_max as usize, out: vec![], pace, began };
     while let Some((request, body)) = read(&mut input)? {
         match request {
-            ToWorker::Load(_) => anyhow::bail!("a model is loaded already"),
+            ToWorker::Load { .. } => anyhow::bail!("a model is loaded already"),
             ToWorker::Check { golden } => {
                 // A file that cannot be read proves nothing of the model: it ends this process.
                 let golden = golden.as_deref().map(read_golden).transpose()?;

@@ -47,7 +47,7 @@ const YIELDING: i32 = 10;
 /// Of what a worker writes to its standard error, a line is kept up to here.
 const ERROR_LINE_BYTES_MAX: u64 = 4096;
 /// What a worker may run as one, where that has cost no memory yet.
-pub const TOGETHER_MAX: u32 = 128;
+const TOGETHER_MAX: u32 = 128;
 
 /// What a worker is started for.
 #[derive(Debug, Clone)]
@@ -243,10 +243,10 @@ impl Life {
         })
     }
 
-    async fn live(mut self, mut load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
+    async fn live(mut self, load: Load, purpose: Purpose, tell: &(impl Fn(WorkerEvent) + Sync)) {
         let memory_bytes = load.memory_bytes;
-        load.together_max = self.bounds.together_max.load(Ordering::Relaxed);
-        let mut sent = self.send(&ToWorker::Load(load), &[]).await;
+        let together_max = self.bounds.together_max.load(Ordering::Relaxed);
+        let mut sent = self.send(&ToWorker::Load { load, together_max }, &[]).await;
         if let Purpose::Check { golden } = purpose {
             sent = sent && self.send(&ToWorker::Check { golden }, &[]).await;
         }
@@ -386,7 +386,7 @@ impl Life {
             tensors.extend(request.inputs.iter().cloned());
             self.at_work.insert(self.next_id, Waiting { request, queued });
         }
-        self.progress = self.progress.max(now);
+        self.progress = now;
         heads.is_empty() || self.send(&ToWorker::Predict(heads), &tensors).await
     }
 
@@ -532,14 +532,7 @@ mod tests {
 
     /// A worker of a program that reads what it is told and ends when it is told no more.
     fn reader(id: u64, after: Vec<CancellationToken>) -> WorkerHandle {
-        let load = Load {
-            file: PathBuf::new(),
-            ports: None,
-            memory_bytes: 1,
-            cpu_milli: 1,
-            read_only: vec![],
-            together_max: 1,
-        };
+        let load = Load { file: PathBuf::new(), ports: None, memory_bytes: 1, cpu_milli: 1, read_only: vec![] };
         start(Path::new("/bin/cat"), WorkerId(id), load, Purpose::Serve, Bounds::default(), after, |_| {})
     }
 

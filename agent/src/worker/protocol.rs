@@ -30,7 +30,12 @@ pub const OUT_OF_MEMORY_CODE: i32 = 75;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
     /// First and once: close the sandbox, then load.
-    Load(Load),
+    Load {
+        /// What, and within which bounds.
+        load: Load,
+        /// Requests that may run as one at most; 1 where that has cost too much memory before.
+        together_max: u32,
+    },
     /// Run the golden vectors, measure.
     Check {
         /// The golden vectors' file; none: only measure.
@@ -53,8 +58,6 @@ pub struct Load {
     pub cpu_milli: u32,
     /// Files beside the model's that it may read: golden vectors, weights of their own.
     pub read_only: Vec<PathBuf>,
-    /// Requests that may run as one at most; 1 where that has cost too much memory before.
-    pub together_max: u32,
 }
 
 /// One request; its tensors stand in the body, in the order of the ports.

@@ -13,9 +13,9 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, hea
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::LengthLimitError;
-use muster_shared::door::VersionChoice;
 use muster_shared::door::oip::{self, BadPath, Model};
 use muster_shared::door::tfs::{TfsError, TfsRequest, TfsVerb};
+use muster_shared::door::{self, VersionChoice};
 use muster_shared::limits::CALL_BODY_BYTES_MAX;
 use muster_shared::message::Door;
 use muster_shared::{DeploymentName, Version};
@@ -29,13 +29,13 @@ use crate::gateway::{self, Answer, Ask, GatewayError};
 use crate::plane::Plane;
 
 /// Which device answered.
-const DEVICE: HeaderName = HeaderName::from_static("muster-device");
+const DEVICE: HeaderName = HeaderName::from_static(door::DEVICE_HEADER);
 /// Which version answered.
-const VERSION: HeaderName = HeaderName::from_static("muster-version");
+const VERSION: HeaderName = HeaderName::from_static(door::VERSION_HEADER);
 /// How long the asker waits, in milliseconds.
-const DEADLINE_MS: HeaderName = HeaderName::from_static("muster-deadline-ms");
+const DEADLINE_MS: HeaderName = HeaderName::from_static(door::DEADLINE_MS_HEADER);
 /// How much of a body is JSON, where tensors follow it.
-const JSON_BYTES: HeaderName = HeaderName::from_static("inference-header-content-length");
+const JSON_BYTES: HeaderName = HeaderName::from_static(door::JSON_BYTES_HEADER);
 
 /// The gateway's paths.
 pub fn routes() -> Router<Arc<Plane>> {

@@ -36,7 +36,7 @@ impl Answer {
 
 /// What has arrived of one answer; used again for the next.
 #[derive(Default)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     bytes: Vec<u8>,
     state: State,
     status: u16,
@@ -77,6 +77,7 @@ impl Incoming {
         }
     }
 
+    /// The status, once the head is there.
     pub fn status(&self) -> u16 {
         self.status
     }

@@ -6,7 +6,7 @@ mod connection;
 mod cores;
 mod run;
 
-pub use answer::Answer;
+pub use answer::{Answer, Incoming};
 pub use connection::ask;
 pub use cores::{busy, on_core, ticks_to_time, two_cores};
 pub use run::{Load, Measured, drive};

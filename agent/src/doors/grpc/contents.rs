@@ -14,7 +14,7 @@ use super::generated::model_infer_response::InferOutputTensor;
 use super::generated::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::doors::oip::datatypes;
 use crate::doors::oip::infer::{Asked, Given, Wanted};
-use crate::doors::oip::refusal::Refusal;
+use crate::doors::refusal::Refusal;
 use crate::tensor::{Tensor, push_string};
 
 /// Reads a request for a run.

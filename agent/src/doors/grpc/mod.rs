@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use muster_shared::door::oip::Model;
+use muster_shared::door::{self, oip::Model};
 use muster_shared::{DeviceId, Version};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +29,9 @@ use tracing::warn;
 
 use self::generated::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use self::generated::*;
-use super::oip::refusal::{Kind, Refusal};
 use super::oip::repository::Parameters;
 use super::oip::{OipDoor, infer, metadata, repository, statistics};
+use super::refusal::{Kind, Refusal};
 use super::server::BODY_BYTES_MAX;
 
 /// One message, unpacked.
@@ -96,9 +96,9 @@ impl Service {
     }
 
     fn tell(&self, metadata: &mut MetadataMap, version: Option<Version>) {
-        metadata.insert("muster-device", self.device.clone());
+        metadata.insert(door::DEVICE_HEADER, self.device.clone());
         if let Some(version) = version {
-            metadata.insert("muster-version", version.get().into());
+            metadata.insert(door::VERSION_HEADER, version.get().into());
         }
     }
 

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use self::settings::{ERROR_SUFFIX, Payload, RawRoute, Settings, TOPIC_BYTES_MAX};
 use super::Doors;
 use super::http::Ask;
+use crate::mqtt;
 use crate::outside::jitter;
 use crate::tensor::Tensor;
 
@@ -40,7 +41,6 @@ const ANSWER_BYTES_MAX: usize = PACKET_BYTES_MAX - TOPIC_BYTES_MAX - 64;
 /// Answers that wait to be sent; more are dropped.
 const OUTGOING_MAX: usize = 128;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const CONNECT_TIMEOUT_SECONDS: u64 = 15;
 
 /// Asks and answers until `stop`; connects again whenever the broker is gone.
 pub async fn serve(settings: Settings, doors: Arc<Doors>, stop: CancellationToken) {
@@ -125,12 +125,7 @@ impl Door {
             let tls = muster_tls::client_of_pem(&pem).with_context(|| format!("local-mqtt.ca {}", file.display()))?;
             options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
         }
-        let (client, mut events) = AsyncClient::new(options, OUTGOING_MAX);
-        let mut network = events.network_options();
-        network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS);
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        Ok((client, events))
+        Ok(mqtt::client(options, OUTGOING_MAX))
     }
 
     /// Asks beside whatever else is asked; the connection goes on meanwhile.
@@ -185,8 +180,8 @@ impl Door {
     async fn ask_raw(&self, route: &RawRoute, payload: Bytes) -> Result<Bytes, String> {
         let choice = route.version.map_or(VersionChoice::Latest, VersionChoice::Version);
         let table = &self.doors.table;
-        table.started(route.model.as_str(), &choice).await;
-        let served = table.find(route.model.as_str(), &choice).map_err(|error| format!("{}: {error}", route.model))?;
+        let served = table.find_started(route.model.as_str(), &choice).await;
+        let served = served.map_err(|error| format!("{}: {error}", route.model))?;
         let ([input], [_]) = (&served.inputs[..], &served.outputs[..]) else {
             return Err(format!(
                 "{} has {} inputs and {} outputs: raw payloads go with one of each, others as JSON",

@@ -5,7 +5,7 @@ use half::f16;
 use muster_shared::manifest::Dtype;
 
 use super::datatypes;
-use super::refusal::Refusal;
+use crate::doors::refusal::Refusal;
 use crate::tensor::{Tensor, push_string};
 
 /// An output with more elements is not sorted.

@@ -2,7 +2,7 @@
 
 use muster_shared::manifest::Dtype;
 
-use super::refusal::Refusal;
+use crate::doors::refusal::Refusal;
 
 /// What the protocol calls a type.
 pub fn name(dtype: Dtype) -> &'static str {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use muster_shared::manifest::{Dtype, Port};
 
-use super::refusal::{Kind, Refusal};
 use super::{classification, datatypes};
+use crate::doors::refusal::{Kind, Refusal};
 use crate::table::{Served, Table};
 use crate::tensor::{Tensor, elements, fits, is_sound, shape_text};
 use crate::worker::queue::PredictError;

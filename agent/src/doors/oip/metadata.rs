@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::datatypes;
-use super::refusal::{Kind, Refusal};
+use crate::doors::refusal::{Kind, Refusal};
 use crate::table::{Served, Table, VersionState};
 
 /// What this server calls itself.
@@ -138,19 +138,12 @@ pub fn config(table: &Table, model: &Model<'_>) -> Result<Value, Refusal> {
 
 /// Whether every model has a version that answers.
 pub fn all_ready(table: &Table) -> bool {
-    let answers = |state| state == VersionState::Available;
-    table.models().iter().all(|(_, versions)| versions.iter().any(|known| answers(known.state)))
+    table.waiting().is_empty()
 }
 
 /// Like [`find`], but waits for moments where the model is just being started.
 pub async fn find_started(table: &Table, model: &Model<'_>) -> Result<Arc<Served>, Refusal> {
-    match find(table, model) {
-        Err(Refusal { kind: Kind::Unavailable, .. }) => {
-            table.started(model.name, &model.version).await;
-            find(table, model)
-        }
-        found => found,
-    }
+    table.find_started(model.name, &model.version).await.map_err(|_| nobody(table, model))
 }
 
 /// Who answers for a model.

@@ -15,7 +15,6 @@ pub mod datatypes;
 pub mod infer;
 pub mod metadata;
 pub mod read;
-pub mod refusal;
 pub mod repository;
 pub mod statistics;
 pub mod write;
@@ -31,9 +30,9 @@ use muster_shared::door::oip::{self, Request};
 use serde::Serialize;
 use serde_json::json;
 
-use self::refusal::Refusal;
 use self::repository::{Closed, Repository};
 use super::http::{Answer, Ask};
+use super::refusal::Refusal;
 use crate::table::Table;
 
 /// What this door needs.

@@ -11,8 +11,8 @@ use muster_shared::manifest::{Dtype, Port};
 
 use super::datatypes;
 use super::infer::{Asked, Wanted};
-use super::refusal::Refusal;
 use crate::doors::http::{Ask, JSON_BYTES};
+use crate::doors::refusal::Refusal;
 use crate::json;
 use crate::table::Served;
 use crate::tensor::{Tensor, push_string};

@@ -10,7 +10,7 @@ use muster_shared::Version;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::refusal::{Kind, Refusal};
+use crate::doors::refusal::{Kind, Refusal};
 use crate::table::{Table, VersionState};
 
 /// Where models come from.

@@ -7,9 +7,9 @@ use muster_shared::door::oip::Model;
 use serde::Serialize;
 
 use super::metadata;
-use super::refusal::Refusal;
-use crate::stats::{Snapshot, Sum};
-use crate::table::Table;
+use crate::doors::refusal::Refusal;
+use crate::stats::Sum;
+use crate::table::{Served, Table, VersionEntry};
 
 /// What was counted of several models.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,32 +67,27 @@ pub struct BatchStatistics {
 
 /// What was counted of one version of a model, of all its versions, or of all models.
 pub fn of(table: &Table, model: Option<&Model<'_>>) -> Result<Statistics, Refusal> {
-    let mut model_stats = vec![];
-    match model {
+    let model_stats = match model {
         Some(model) => {
             // Says why nobody answers, where nobody does.
             let served = metadata::find(table, model)?;
-            if matches!(model.version, VersionChoice::Latest) {
-                let known = table.versions(model.name).unwrap_or_default();
-                for served in known.iter().rev().filter_map(|known| known.served.as_ref()) {
-                    model_stats.push(told(model.name, served.version.to_string(), served.counters.snapshot()));
-                }
-            } else {
-                model_stats.push(told(model.name, served.version.to_string(), served.counters.snapshot()));
+            match model.version {
+                VersionChoice::Latest => all_of(model.name, &table.versions(model.name).unwrap_or_default()),
+                _ => vec![told(model.name, &served)],
             }
         }
-        None => {
-            for (name, known) in table.models() {
-                for served in known.iter().rev().filter_map(|known| known.served.as_ref()) {
-                    model_stats.push(told(name.as_str(), served.version.to_string(), served.counters.snapshot()));
-                }
-            }
-        }
-    }
+        None => table.models().iter().flat_map(|(name, known)| all_of(name.as_str(), known)).collect(),
+    };
     Ok(Statistics { model_stats })
 }
 
-fn told(name: &str, version: String, counted: Snapshot) -> ModelStatistics {
+/// Of the versions that answer, the lowest first.
+fn all_of(name: &str, known: &[VersionEntry]) -> Vec<ModelStatistics> {
+    known.iter().rev().filter_map(|known| known.served.as_ref()).map(|served| told(name, served)).collect()
+}
+
+fn told(name: &str, served: &Served) -> ModelStatistics {
+    let counted = served.counters.snapshot();
     let none = Sum::default();
     // What is not measured apart took no time, as often as it happened.
     let untimed = |count| Sum { count, ns: 0 };
@@ -107,7 +102,7 @@ fn told(name: &str, version: String, counted: Snapshot) -> ModelStatistics {
     };
     ModelStatistics {
         name: name.to_owned(),
-        version,
+        version: served.version.to_string(),
         last_inference: counted.last_inference_ms,
         inference_count: counted.inferences,
         execution_count: counted.executions.round() as u64,

@@ -6,8 +6,8 @@ use muster_shared::manifest::Dtype;
 
 use super::datatypes;
 use super::infer::Given;
-use super::refusal::Refusal;
 use crate::doors::http::{Answer, JSON_BYTES};
+use crate::doors::refusal::Refusal;
 use crate::table::Served;
 use crate::tensor::{Tensor, Writer, strings};
 

@@ -18,8 +18,6 @@ pub mod examples;
 pub mod metadata;
 pub mod request;
 
-use std::sync::Arc;
-
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
 use muster_shared::Version;
@@ -28,9 +26,10 @@ use muster_shared::door::tfs::{TfsError, TfsRequest, TfsVerb};
 
 use self::request::Body;
 use super::http::{Answer, Ask};
+use super::refusal::Refusal;
 use crate::table::{NotServed, Served, Table, VersionState};
 use crate::tensor::Tensor;
-use crate::worker::parent::{PredictError, Prediction};
+use crate::worker::parent::Prediction;
 
 /// A body, or what is wrong; and which version it is about.
 type Result<T, E = (Option<Version>, TfsError)> = std::result::Result<T, E>;
@@ -64,12 +63,8 @@ async fn respond(table: &Table, ask: Ask<'_>) -> Result<(Option<Version>, Vec<u8
     if request.verb == TfsVerb::Status {
         return status(table, &request).map_err(|error| (None, error));
     }
-    let mut found = find(table, &request, ask.body);
-    if found.as_ref().is_err_and(|error| error.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()) {
-        table.started(&request.model, &request.choice).await;
-        found = find(table, &request, ask.body);
-    }
-    let served = found.map_err(|error| (None, error))?;
+    let served = table.find_started(&request.model, &request.choice).await;
+    let served = served.map_err(|error| (None, not_served(table, &request, ask.body, &error)))?;
     let version = Some(served.version);
     let invalid = |text: String| (version, TfsError::invalid(text));
     let body = match request.verb {
@@ -104,47 +99,39 @@ fn status(table: &Table, request: &TfsRequest<'_>) -> Result<(Option<Version>, V
     Ok((Some(answering.unwrap_or(newest).version), metadata::status(&versions)))
 }
 
-fn find(table: &Table, request: &TfsRequest<'_>, body: &[u8]) -> Result<Arc<Served>, TfsError> {
-    let error = match table.find(&request.model, &request.choice) {
-        Ok(served) => return Ok(served),
-        Err(error) => error,
-    };
+fn not_served(table: &Table, request: &TfsRequest<'_>, body: &[u8], error: &NotServed) -> TfsError {
     if matches!(error, NotServed::Starting | NotServed::Failed(_)) {
         // TF Serving says that there is no such model; but this one is worth another try, or a look.
-        return Err(TfsError { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), text: error.to_string() });
+        return TfsError { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), text: error.to_string() };
     }
     if request.verb != TfsVerb::Metadata {
         // TF Serving reads the body before it looks for the model.
         let read = Body::read(body).and_then(|body| body.signature().map(drop));
-        read.map_err(TfsError::invalid)?;
+        if let Err(text) = read {
+            return TfsError::invalid(text);
+        }
     }
-    let labelled = match &error {
+    let labelled = match error {
         NotServed::Label(label) => {
             let versions = table.versions(&request.model).unwrap_or_default();
             versions.iter().find(|entry| entry.labels.contains(label)).map(|entry| entry.version)
         }
         _ => None,
     };
-    Err(match labelled {
+    match labelled {
         Some(version) => {
             TfsRequest { choice: VersionChoice::Version(version), model: request.model.clone(), verb: request.verb }
                 .not_served()
         }
         None => request.not_served(),
-    })
+    }
 }
 
 async fn predict(table: &Table, served: &Served, inputs: Vec<Tensor>) -> Result<Prediction> {
     let answer = table.predict(served, inputs).await;
     answer.map_err(|error| {
-        let status = match error {
-            PredictError::Busy => StatusCode::TOO_MANY_REQUESTS,
-            PredictError::Gone | PredictError::Killed => StatusCode::SERVICE_UNAVAILABLE,
-            PredictError::Died => StatusCode::INTERNAL_SERVER_ERROR,
-            PredictError::Late => StatusCode::GATEWAY_TIMEOUT,
-            PredictError::Model(_) => StatusCode::BAD_REQUEST,
-        };
-        (Some(served.version), TfsError { status: status.as_u16(), text: error.to_string() })
+        let refusal = Refusal::from(error);
+        (Some(served.version), TfsError { status: refusal.status().as_u16(), text: refusal.text })
     })
 }
 

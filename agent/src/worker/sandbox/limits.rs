@@ -51,7 +51,11 @@ pub fn status_bytes(field: &str) -> Option<u64> {
     let file = STATUS.get()?;
     let mut bytes = [0; STATUS_BYTES_MAX];
     let length = file.read_at(&mut bytes, 0).ok()?;
-    let status = String::from_utf8_lossy(&bytes[..length]);
+    status_figure(&String::from_utf8_lossy(&bytes[..length]), field)
+}
+
+/// A figure of the text in a process's `/proc/…/status`, in bytes.
+pub fn status_figure(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1024)

@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use cpu::Pace;
-pub use limits::status_bytes;
+pub use limits::{status_bytes, status_figure};
 pub use profile::Accelerator;
 
 /// What a worker may have.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::doors::tfs::*;
-use crate::worker::queue::queue;
+use crate::worker::queue::{PredictError, queue};
 
 fn version(number: u64) -> Version {
     Version::new(number).expect("a version")

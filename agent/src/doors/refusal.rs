@@ -1,4 +1,4 @@
-//! Why there is no answer, for HTTP and gRPC alike.
+//! Why there is no answer, for every door.
 
 use axum::http::StatusCode;
 use muster_shared::door::oip::BadPath;
