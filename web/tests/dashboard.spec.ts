@@ -40,6 +40,11 @@ test('three devices and two deployments are there', async ({ page }) => {
   expect(said).toEqual([]);
 });
 
+test('what is under way has a heading above it, also when all is well', async ({ page }) => {
+  await logIn(page);
+  await expect(page.getByRole('heading', { level: 2, name: 'All is well.' })).toBeVisible();
+});
+
 test('a stopped agent is seen, and its replica moves', async ({ page }) => {
   const said = complaints(page);
   await logIn(page);
