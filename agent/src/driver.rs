@@ -270,7 +270,10 @@ impl Driver {
 
     fn message(&mut self, leaf: &Leaf, payload: &[u8]) -> Result<(), wire::WireError> {
         match leaf {
-            Leaf::Trust => self.happen(Event::TrustOffered(wire::decode::<TrustUpdate>(payload)?.root)),
+            Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
+                TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
+                TrustUpdate::Floor { .. } => {}
+            },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
                 Err(error) => self.happen(Event::DesiredUnreadable(error.to_string())),
@@ -313,6 +316,8 @@ impl Driver {
             facts: self.machine.facts(&self.config),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
+            floors: vec![],
+            notes: vec![],
         };
         let signed = wire::encode(&reported)
             .map_err(anyhow::Error::from)
@@ -331,7 +336,7 @@ impl Driver {
         let (doors, mqtt, room) = (self.doors.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
         tokio::spawn(async move {
             let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
-            let Request::Door(request) = call.request;
+            let Request::Door(request) = call.request else { return };
             let answer = match room.try_acquire() {
                 Ok(_room) => timeout(deadline, answer_call(&doors, request)).await.ok(),
                 Err(_) => {

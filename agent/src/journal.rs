@@ -313,6 +313,7 @@ mod tests {
             probation_ms: 60_000,
             attempt: 0,
             swap_in_place: false,
+            floor: None,
         };
         let refusal = Refusal {
             bundle: BundleRef { model: proven.model.clone(), version: proven.version, manifest: proven.manifest },

@@ -152,7 +152,7 @@ async fn a_model_travels_to_a_device_and_answers() {
     let request = request.body(Body::from("{\"instances\": [[1]]}")).expect("a request");
     let asked = tokio::spawn(router.oneshot(request));
     let call: Call = device.hear(Leaf::Call).await;
-    let Asked::Door(DoorRequest { served, body, .. }) = call.request;
+    let Asked::Door(DoorRequest { served, body, .. }) = call.request else { panic!("a prediction") };
     assert_eq!((served.as_str(), body.as_slice()), ("digits", &b"{\"instances\": [[1]]}"[..]));
     let reply = Reply {
         id: call.id,
@@ -202,12 +202,12 @@ async fn a_device_is_told_only_what_it_does_not_hold() {
     let root = signed_root(2, 2, plane.director.public());
     plane.trust.add(&plane.db, &root).await.expect("a root");
     plane.nudges.publisher.notify_one();
-    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
+    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await, TrustUpdate::Root(root.clone()));
     let (desired, held) = device.desired(&world.plane).await;
     assert_eq!(desired.generation, Generation { epoch: 2, number: 1 });
     // The root was lost on the way: the next hello says so, and it comes again.
     device.hello(7, 1, Some(held)).await;
-    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
+    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await, TrustUpdate::Root(root.clone()));
     world.stop().await;
 }
 

@@ -110,6 +110,7 @@ impl HostilePlane {
             issued_ms: muster_control_plane::now_ms(),
             expires_ms: muster_control_plane::now_ms() + 3_600_000,
             nonce: Some(hello.nonce),
+            root_version: hello.root_version,
             slots,
         })
     }
@@ -246,5 +247,6 @@ pub fn slot(model: &str, version: u64, envelope: &Envelope) -> anyhow::Result<Sl
         probation_ms: 500,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     })
 }

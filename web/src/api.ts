@@ -3404,7 +3404,7 @@ export interface components {
          * @description What can happen in a fleet: on a device, or in the control plane.
          * @enum {string}
          */
-        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone";
+        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceRevoked" | "databaseRestored";
         /** @description A device's telemetry over a time, summed up into buckets. */
         History: {
             /**

@@ -164,6 +164,7 @@ mod tests {
             issued_ms: 0,
             expires_ms: 500,
             nonce: Some(Nonce([7; 16])),
+            root_version: 1,
             slots: vec![],
         }
     }

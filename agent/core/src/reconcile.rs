@@ -454,6 +454,7 @@ mod tests {
             issued_ms: 0,
             expires_ms: 1_000_000,
             nonce: Some(NONCE),
+            root_version: 1,
             slots: slots.to_vec(),
         };
         Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)])

@@ -58,5 +58,6 @@ pub fn spec(deployment: &str, version: u64) -> SlotSpec {
         probation_ms: 0,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     }
 }

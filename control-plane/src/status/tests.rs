@@ -38,6 +38,7 @@ pub(crate) fn slot(number: u64) -> SlotSpec {
         probation_ms: 0,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     }
 }
 
@@ -65,6 +66,8 @@ fn report(phase: Phase, wanted: u64, running: Option<u64>, waiting: Option<&str>
             measured: None,
         }],
         refusals: vec![],
+        floors: vec![],
+        notes: vec![],
     }
 }
 

@@ -140,7 +140,7 @@ async fn send_roots(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &Liv
         return;
     }
     for root in plane.trust.after(known) {
-        plane.send(id, Leaf::Trust, &TrustUpdate { root }, QoS::AtLeastOnce).await;
+        plane.send(id, Leaf::Trust, &TrustUpdate::Root(root), QoS::AtLeastOnce).await;
     }
     plane.live.change(id, |live| live.root_sent = root.root().version);
 }
@@ -182,6 +182,7 @@ async fn current_desired(
         issued_ms: now_ms,
         expires_ms: now_ms + LIFE_MS,
         nonce: live.hello.as_ref().map(|hello| hello.nonce),
+        root_version: root.root().version,
         slots,
     };
     let next = DesiredRecord {
@@ -268,6 +269,8 @@ mod tests {
                 measured: None,
             }],
             refusals: vec![],
+            floors: vec![],
+            notes: vec![],
         }
     }
 

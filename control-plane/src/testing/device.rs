@@ -195,6 +195,8 @@ impl Device {
             },
             slots: slots.collect(),
             refusals: vec![],
+            floors: vec![],
+            notes: vec![],
         };
         let envelope = self.sign(payload_type::REPORTED, wire::encode(&reported).expect("encodes"));
         self.say(Leaf::Reported, &SignedReported(envelope)).await;

@@ -65,6 +65,24 @@ pub enum Happening {
     RolloutUndone,
     /// Every device has the new version.
     RolloutDone,
+    /// A root, a floor or a command was not believed by a device.
+    TrustRefused,
+    /// A root was followed, or a floor was raised.
+    TrustChanged,
+    /// A device stopped a version: its publisher's key is compromised, or it is below its floor.
+    Distrusted,
+    /// A device's clock cannot be right, or is trusted again.
+    Clock,
+    /// Somebody was not let in.
+    EnrolmentRefused,
+    /// A device became one of the fleet.
+    DeviceEnrolled,
+    /// A device waits for an operator, or may go on.
+    DeviceHeld,
+    /// A device is one of the fleet no more.
+    DeviceRevoked,
+    /// The database is older than what devices or the files beside it say.
+    DatabaseRestored,
 }
 
 impl From<EventKind> for Happening {
@@ -77,6 +95,10 @@ impl From<EventKind> for Happening {
             EventKind::RolledBack => Self::RolledBack,
             EventKind::WorkerCrashed => Self::WorkerCrashed,
             EventKind::Started => Self::Started,
+            EventKind::TrustRefused => Self::TrustRefused,
+            EventKind::TrustChanged => Self::TrustChanged,
+            EventKind::Distrusted => Self::Distrusted,
+            EventKind::Clock => Self::Clock,
         }
     }
 }

@@ -477,6 +477,8 @@ impl Device {
             facts: self.facts.clone(),
             slots: run.agent.slot_reports(),
             refusals: run.agent.refusals().to_vec(),
+            floors: vec![],
+            notes: vec![],
         };
         let mut effects = Vec::new();
         // What is said must be durable.

@@ -60,6 +60,7 @@ fn world(publisher: u8) -> World {
         probation_ms: 0,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     };
     let indexes = [ChunkIndex::of(&model).to_bytes(), ChunkIndex::of(&golden).to_bytes()];
     let blobs = [model, golden, envelope_bytes].into_iter().chain(indexes);
