@@ -272,7 +272,7 @@ impl Driver {
         match leaf {
             Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
                 TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
-                TrustUpdate::Floor { .. } => {}
+                TrustUpdate::Floor { .. } | TrustUpdate::Time(_) => {}
             },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
@@ -296,7 +296,7 @@ impl Driver {
         // The nonce must be known before an answer to it can come.
         self.happen(Event::HelloSaid(nonce));
         let root_version = self.agent.root().root().version;
-        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held() };
+        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held(), wants_time: false };
         if let Ok(bytes) = wire::encode(&hello) {
             self.effects.mqtt.send(Leaf::Hello, QoS::AtLeastOnce, bytes);
         }

@@ -45,8 +45,8 @@ pub async fn enrol(
     }
     let key = DeviceKey::open_or_make(data)?;
     let request = Enrol {
-        claim: claim.id_hex(),
-        secret: claim.secret_hex(),
+        claim: Some(claim.id_hex()),
+        secret: Some(claim.secret_hex()),
         csr: key.request(name.as_ref())?.pem()?,
         name,
         labels: labels.clone(),

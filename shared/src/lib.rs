@@ -2,7 +2,7 @@
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`], [`floor`], and by which [`checks`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
-//! tells ([`desired`], [`command`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
+//! tells ([`desired`], [`director_time`], [`command`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
 //! [`wire`], with what it was in [`v1`] and [`v2`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
@@ -22,6 +22,7 @@ pub mod manifest;
 
 pub mod command;
 pub mod desired;
+pub mod director_time;
 pub mod door;
 pub mod figures;
 pub mod message;

@@ -20,6 +20,9 @@ pub struct Hello {
     pub root_version: u64,
     /// The desired state it holds; none after a loss of state.
     pub holds: Option<Held>,
+    /// Whether no director has told this run of the agent the time yet: the plane answers with a
+    /// [`TrustUpdate::Time`].
+    pub wants_time: bool,
 }
 
 /// A desired state by number and content.
@@ -33,7 +36,12 @@ pub struct Held {
 
 impl Message for Hello {
     const NAME: &'static str = "hello";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Hello, _>(body))
+    }
 }
 
 /// Something to believe in, each with its own signatures: nothing here counts because of who brought it.
@@ -49,6 +57,8 @@ pub enum TrustUpdate {
         /// the highest version that a device has seen signed.
         manifest: Option<Envelope>,
     },
+    /// The time, by a director ([`crate::director_time::DirectorTime`]).
+    Time(Envelope),
 }
 
 impl Message for TrustUpdate {

@@ -186,6 +186,22 @@ impl From<Reply> for message::Reply {
     }
 }
 
+/// A [`message::Hello`] of version 1.
+#[derive(Debug, Deserialize)]
+pub struct Hello {
+    boot: BootId,
+    nonce: Nonce,
+    root_version: u64,
+    holds: Option<message::Held>,
+}
+
+impl From<Hello> for message::Hello {
+    fn from(old: Hello) -> Self {
+        let Hello { boot, nonce, root_version, holds } = old;
+        Self { boot, nonce, root_version, holds, wants_time: false }
+    }
+}
+
 /// A [`message::TrustUpdate`] of version 1: roots only.
 #[derive(Debug, Deserialize)]
 pub struct TrustUpdate {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use muster_shared::command::{Command, Order};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
 use muster_shared::message::{
     Call, ChunkData, ChunkGet, Door, DoorRequest, Event, EventKind, Held, Hello, Renewal, Reply, Request, TrustUpdate,
@@ -30,6 +31,8 @@ macro_rules! each_message {
         $check!("hello", hello(Some(Generation { epoch: 1, number: 7 })));
         $check!("trust", TrustUpdate::Root(envelope(b"root")));
         $check!("trust-floor", floor());
+        $check!("trust-time", TrustUpdate::Time(envelope(b"time")));
+        $check!("time", director_time());
         $check!("command", command());
         $check!("call-command", Call { request: Request::Command(envelope(b"command")), ..call() });
         $check!("desired", desired(3));
@@ -57,6 +60,16 @@ fn floor() -> TrustUpdate {
     TrustUpdate::Floor { floor: envelope(b"floor"), manifest: Some(envelope(b"manifest")) }
 }
 
+fn director_time() -> DirectorTime {
+    DirectorTime {
+        fleet: "home".parse().unwrap(),
+        device: "edge-1".parse().unwrap(),
+        fingerprint: Digest::of("key"),
+        nonce: Nonce([2; 16]),
+        now_ms: 1_700_000_000_000,
+    }
+}
+
 fn command() -> Command {
     Command {
         fleet: "home".parse().unwrap(),
@@ -71,7 +84,7 @@ fn command() -> Command {
 
 fn hello(holds: Option<Generation>) -> Hello {
     let holds = holds.map(|generation| Held { generation, digest: Digest::of("held") });
-    Hello { boot: BootId([1; 16]), nonce: Nonce([2; 16]), root_version: 1, holds }
+    Hello { boot: BootId([1; 16]), nonce: Nonce([2; 16]), root_version: 1, holds, wants_time: true }
 }
 
 fn bundle() -> BundleRef {
@@ -317,6 +330,7 @@ fn the_bytes_of_every_version_are_read_for_ever() {
     each_message!(check);
     was_written_as(1, "desired", desired_of_version_1());
     was_written_as(1, "reported", reported_of_version_1());
+    was_written_as(1, "hello", Hello { wants_time: false, ..hello(Some(Generation { epoch: 1, number: 7 })) });
     was_written_as(2, "desired", desired_of_version_2());
     was_written_as(2, "reported", reported_of_version_2());
     was_written_as(1, "trust", TrustUpdate::Root(envelope(b"root")));
@@ -333,7 +347,7 @@ fn no_golden_file_is_forgotten() {
         };
     }
     each_message!(check);
-    known.extend(["desired", "reported", "trust", "call", "reply"].map(|name| golden(1, name)));
+    known.extend(["hello", "desired", "reported", "trust", "call", "reply"].map(|name| golden(1, name)));
     known.extend(["desired", "reported"].map(|name| golden(2, name)));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

@@ -3014,6 +3014,16 @@ export interface components {
             expiresMs: components["schemas"]["u64"];
             /** @description 8 bytes, hex. */
             id: string;
+            /** @description Labels that every device enrolled with it gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Labels that a device may set itself as it enrols. */
+            mayLabel?: string[];
+            /** @description Whether a device may set any label. */
+            mayLabelAnything?: boolean;
+            /** @description Whether an operator lets each device in by hand. */
+            needsApproval?: boolean;
             /**
              * Format: int32
              * @description How many it has.
@@ -3024,6 +3034,8 @@ export interface components {
              * @description How many devices it may enrol.
              */
             uses: number;
+            /** @description Whether it counts no more: it was made before the database went back to an earlier state. */
+            void?: boolean;
         };
         /** @description A condition, as Kubernetes has them. */
         Condition: {
@@ -3202,8 +3214,8 @@ export interface components {
         Dtype: "bool" | "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" | "f16" | "f32" | "f64" | "string";
         /** @description A device asks for its first certificate. */
         Enrol: {
-            /** @description The claim's id, hex. */
-            claim: string;
+            /** @description The claim's id, hex; none: the key is on the factory list. */
+            claim?: string | null;
             /** @description A certificate request made with the device's key, PEM. */
             csr: string;
             /** @description What its owner calls it. */
@@ -3212,7 +3224,7 @@ export interface components {
             };
             name?: components["schemas"]["DeviceId"] | null;
             /** @description The claim's secret, hex. */
-            secret: string;
+            secret?: string | null;
         };
         /** @description A device's certificate and what it needs to connect. */
         Enrolled: {
@@ -3596,6 +3608,12 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
+            /** @description Labels that a device may set itself as it enrols. */
+            mayLabel?: string[];
+            /** @description Whether a device may set any label. */
+            mayLabelAnything?: boolean;
+            /** @description Whether an operator lets each device in by hand. */
+            needsApproval?: boolean;
             /**
              * Format: int64
              * @description How long it lives, in seconds.

@@ -65,7 +65,14 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint("say for instance --ttl 1h"));
     }
-    let asked = NewClaim { uses: new.uses, ttl_seconds: seconds, labels: Labels::from_iter(new.labels.clone()) };
+    let asked = NewClaim {
+        uses: new.uses,
+        ttl_seconds: seconds,
+        labels: Labels::from_iter(new.labels.clone()),
+        may_label: vec![],
+        may_label_anything: true,
+        needs_approval: false,
+    };
     let issued_ms = now_ms();
     let claim: Claim =
         context.client()?.send_json(Method::POST, "/claims", &asked).await.attempt(|| "cannot make a claim")?;

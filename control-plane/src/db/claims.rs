@@ -84,6 +84,11 @@ pub async fn list(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<ClaimView
         uses: count(row.uses),
         used: count(row.used),
         expires_ms: unsigned(row.expires_ms),
+        labels: Labels::default(),
+        may_label: vec![],
+        may_label_anything: true,
+        needs_approval: false,
+        void: false,
     };
     Ok(rows.into_iter().map(view).collect())
 }

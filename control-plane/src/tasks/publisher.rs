@@ -283,6 +283,7 @@ mod tests {
             nonce: Nonce([1; 16]),
             root_version: 1,
             holds: Some(Held { generation: generation(9), digest: Digest::of("payload") }),
+            wants_time: false,
         });
         let issued = |number| Issued {
             generation: generation(number),

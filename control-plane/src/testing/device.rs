@@ -52,12 +52,19 @@ impl Drop for Device {
 impl Device {
     /// Makes a key, enrols with a fresh claim, and connects.
     pub(crate) async fn enrol(plane: &Running, name: &str) -> Self {
-        let asked = NewClaim { uses: 1, ttl_seconds: 60, labels: Default::default() };
+        let asked = NewClaim {
+            uses: 1,
+            ttl_seconds: 60,
+            labels: Default::default(),
+            may_label: vec![],
+            may_label_anything: true,
+            needs_approval: false,
+        };
         let claim = enrol::new_claim(plane.plane(), &asked).await.expect("a claim");
         let (key, _) = device_key();
         let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
         let name = Some(name.parse().expect("an id"));
-        let asked = Enrol { claim: claim.id, secret: claim.secret, csr, name, labels: Default::default() };
+        let asked = Enrol { claim: Some(claim.id), secret: Some(claim.secret), csr, name, labels: Default::default() };
         let enrolled = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
         Self::connect(plane, enrolled, key, 1).await
     }
@@ -141,7 +148,7 @@ impl Device {
 
     /// Says hello with a nonce of this byte.
     pub(crate) async fn hello(&self, nonce: u8, root_version: u64, holds: Option<Held>) {
-        let hello = Hello { boot: self.boot, nonce: Nonce([nonce; 16]), root_version, holds };
+        let hello = Hello { boot: self.boot, nonce: Nonce([nonce; 16]), root_version, holds, wants_time: false };
         self.say(Leaf::Hello, &hello).await;
     }
 

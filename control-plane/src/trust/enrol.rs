@@ -109,7 +109,9 @@ pub async fn enrol(plane: &Plane, asked: &Enrol) -> Result<Enrolled, EnrolError>
     let key = key_of_pem(&asked.csr)?;
     let now = now_ms();
     // Before the one writer is asked for: who has no claim must not keep it busy.
-    let claim = claim(plane.db.read(), &asked.claim, &asked.secret).await?;
+    let claim =
+        claim(plane.db.read(), asked.claim.as_deref().unwrap_or_default(), asked.secret.as_deref().unwrap_or_default())
+            .await?;
     let transaction = plane.db.begin().await?;
     let device = admit(&transaction, &claim, asked, &key, now).await?;
     db::commit(transaction).await?;

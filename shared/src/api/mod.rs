@@ -15,7 +15,7 @@
 //! | `GET /trust/roots` (open) | | list of [`crate::signing::Envelope`], by version |
 //! | `POST /trust/roots` | a root's [`crate::signing::Envelope`] | [`TrustView`] |
 //! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
-//! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`] |
+//! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`], or with status 202 [`EnrolWaiting`] |
 //! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
 //! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
 //! | `PUT /blobs/{sha256}` | the bytes | nothing |
@@ -51,7 +51,7 @@ pub mod plan;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
-use crate::id::{DeviceId, FleetId, Labels, UnixMs};
+use crate::id::{DeviceId, FleetId, LabelText, Labels, UnixMs};
 use crate::signing::Envelope;
 use crate::signing::key::PublicKey;
 
@@ -142,6 +142,16 @@ api_types! {
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
         pub labels: Labels,
+        /// Labels that a device may set itself as it enrols.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+        pub may_label: Vec<LabelText>,
+        /// Whether a device may set any label.
+        #[serde(default)]
+        pub may_label_anything: bool,
+        /// Whether an operator lets each device in by hand.
+        #[serde(default)]
+        pub needs_approval: bool,
     }
 
     /// A new claim; the CLI makes the token that a device needs of it.
@@ -164,14 +174,33 @@ api_types! {
         pub used: u32,
         /// When it ends.
         pub expires_ms: UnixMs,
+        /// Labels that every device enrolled with it gets.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
+        pub labels: Labels,
+        /// Labels that a device may set itself as it enrols.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+        pub may_label: Vec<LabelText>,
+        /// Whether a device may set any label.
+        #[serde(default)]
+        pub may_label_anything: bool,
+        /// Whether an operator lets each device in by hand.
+        #[serde(default)]
+        pub needs_approval: bool,
+        /// Whether it counts no more: it was made before the database went back to an earlier state.
+        #[serde(default)]
+        pub void: bool,
     }
 
     /// A device asks for its first certificate.
     pub struct Enrol {
-        /// The claim's id, hex.
-        pub claim: String,
+        /// The claim's id, hex; none: the key is on the factory list.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub claim: Option<String>,
         /// The claim's secret, hex.
-        pub secret: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub secret: Option<String>,
         /// A certificate request made with the device's key, PEM.
         pub csr: String,
         /// The name it would like; else one is made from its key.
@@ -181,6 +210,14 @@ api_types! {
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
         pub labels: Labels,
+    }
+
+    /// A device was noted, and waits for an operator (status 202): it asks again later.
+    pub struct EnrolWaiting {
+        /// The name it will have.
+        pub device: DeviceId,
+        /// What it waits for.
+        pub detail: String,
     }
 
     /// A device asks for its next certificate.

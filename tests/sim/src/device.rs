@@ -459,7 +459,13 @@ impl Device {
         effects.extend(self.happen(Event::HelloSaid(nonce), catalog, rng, now_ms));
         let Some(run) = &self.run else { return };
         let root_version = run.agent.root().root().version;
-        effects.push(Effect::Send(Up::Hello(Hello { boot: run.boot, nonce, root_version, holds: run.agent.held() })));
+        effects.push(Effect::Send(Up::Hello(Hello {
+            boot: run.boot,
+            nonce,
+            root_version,
+            holds: run.agent.held(),
+            wants_time: false,
+        })));
     }
 
     fn report(&mut self, now_ms: UnixMs) -> Vec<Effect> {

@@ -83,7 +83,7 @@ export const HAPPENINGS: Record<Happening, { word: string; tone: Tone }> = {
   rolloutUndone: { word: 'Rollout undone', tone: 'warn' },
   rolloutDone: { word: 'Rollout done', tone: 'good' },
   trustRefused: { word: 'Not believed', tone: 'bad' },
-  trustChanged: { word: 'Trust changed', tone: 'plain' },
+  trustChanged: { word: 'Trust changed', tone: 'quiet' },
   distrusted: { word: 'Stopped as not trusted', tone: 'bad' },
   clock: { word: 'Clock', tone: 'warn' },
   enrolmentRefused: { word: 'Not let in', tone: 'warn' },

@@ -13,7 +13,14 @@ fn csr(key: &KeyPair) -> String {
 }
 
 async fn claim_for(plane: &Plane, uses: u32) -> Claim {
-    let asked = NewClaim { uses, ttl_seconds: 60, labels: labels(&[("site", "north")]) };
+    let asked = NewClaim {
+        uses,
+        ttl_seconds: 60,
+        labels: labels(&[("site", "north")]),
+        may_label: vec![],
+        may_label_anything: true,
+        needs_approval: false,
+    };
     new_claim(plane, &asked).await.expect("a claim")
 }
 
@@ -23,8 +30,8 @@ fn labels(pairs: &[(&str, &str)]) -> muster_shared::id::Labels {
 
 fn ask(claim: &Claim, key: &KeyPair, name: Option<&str>) -> Enrol {
     Enrol {
-        claim: claim.id.clone(),
-        secret: claim.secret.clone(),
+        claim: Some(claim.id.clone()),
+        secret: Some(claim.secret.clone()),
         csr: csr(key),
         name: name.map(|name| name.parse().expect("an id")),
         labels: labels(&[("site", "south"), ("rack", "7")]),
@@ -82,7 +89,7 @@ async fn without_a_root_or_a_right_nobody_gets_in() {
         ("not hex", claim.secret.clone()),
         (claim.id.as_str(), String::new()),
     ] {
-        let asked = Enrol { claim: id.to_owned(), secret, ..ask(&claim, &key, None) };
+        let asked = Enrol { claim: Some(id.to_owned()), secret: Some(secret), ..ask(&claim, &key, None) };
         assert!(matches!(enrol(&plane, &asked).await, Err(EnrolError::NoClaim)), "{id}");
     }
     for csr in [String::new(), "no PEM".into(), key.public_key_pem(), "x".repeat(CSR_BYTES_MAX + 1)] {
@@ -99,10 +106,17 @@ async fn without_a_root_or_a_right_nobody_gets_in() {
         expires_ms: now_ms() - 1,
     };
     db::claims::insert(plane.db.write(), &expired, 1).await.expect("stores");
-    let asked = Enrol { claim: "07".repeat(8), secret: "07".repeat(16), ..ask(&claim, &key, None) };
+    let asked = Enrol { claim: Some("07".repeat(8)), secret: Some("07".repeat(16)), ..ask(&claim, &key, None) };
     assert!(matches!(enrol(&plane, &asked).await, Err(EnrolError::Expired)));
     for (uses, ttl_seconds) in [(0, 60), (CLAIM_USES_MAX + 1, 60), (1, 0), (1, CLAIM_TTL_SECONDS_MAX + 1)] {
-        let asked = NewClaim { uses, ttl_seconds, labels: Default::default() };
+        let asked = NewClaim {
+            uses,
+            ttl_seconds,
+            labels: Default::default(),
+            may_label: vec![],
+            may_label_anything: true,
+            needs_approval: false,
+        };
         assert!(matches!(new_claim(&plane, &asked).await, Err(EnrolError::BadClaim)));
     }
 }
