@@ -14,13 +14,14 @@ use muster_control_plane::trust::ca::{self, Authority, ServerCertificate};
 use muster_shared::chunk::{ChunkIndex, frame_range};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
 use muster_shared::id::Generation;
-use muster_shared::limits::CHUNK_BYTES;
-use muster_shared::message::{ChunkData, ChunkGet, Hello};
+use muster_shared::limits::{CHUNK_BYTES, FRAME_BYTES_MAX, FRAMES_PER_CHUNK};
+use muster_shared::message::{ChunkData, ChunkGet, Event, Hello, Reply};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::{Leaf, Topic};
-use muster_shared::{DeviceId, Digest, wire};
+use muster_shared::wire::{self, Message};
+use muster_shared::{DeviceId, Digest};
 use muster_world::until;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,10 @@ pub struct HostilePlane {
 struct Heard {
     hello: Option<Hello>,
     reported: Option<Reported>,
+    events: Vec<Event>,
+    replies: Vec<Reply>,
+    /// Blobs of which every frame is there and is full of zeros, however many are asked for.
+    endless: Vec<Digest>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     /// Chunks of which one byte is changed the first time they are asked for.
     damage_once: Vec<(Digest, u32)>,
@@ -127,6 +132,48 @@ impl HostilePlane {
         Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
     }
 
+    /// Where its broker is.
+    pub fn address(&self) -> SocketAddr {
+        self.broker.local_addr()
+    }
+
+    /// Sends anything on a topic that the agent reads.
+    pub fn publish(&self, leaf: Leaf, message: &impl Message) -> anyhow::Result<()> {
+        let bytes = Bytes::from(wire::encode(message)?);
+        let topic = leaf.of(&self.device).to_string();
+        Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
+    }
+
+    /// The stolen director's key.
+    pub fn director(&self) -> &SecretKey {
+        &self.director
+    }
+
+    /// What the agent last reported, if anything.
+    pub fn reported(&self) -> Option<Reported> {
+        lock(&self.heard).reported.clone()
+    }
+
+    /// What the agent said that happened, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        lock(&self.heard).events.clone()
+    }
+
+    /// What it answered to calls, oldest first.
+    pub fn replies(&self) -> Vec<Reply> {
+        lock(&self.heard).replies.clone()
+    }
+
+    /// Serves full frames of zeros of this blob, whatever its length.
+    pub fn serve_endlessly(&self, blob: Digest) {
+        lock(&self.heard).endless.push(blob);
+    }
+
+    /// Serves these bytes as a blob that they are not.
+    pub fn serve_as(&self, blob: Digest, bytes: Vec<u8>) {
+        lock(&self.heard).blobs.insert(blob, bytes);
+    }
+
     /// From now on these blobs are served to whoever asks.
     pub fn serve(&self, blobs: impl IntoIterator<Item = Vec<u8>>) {
         lock(&self.heard).blobs.extend(blobs.into_iter().map(|blob| (Digest::of(&blob), blob)));
@@ -171,6 +218,8 @@ async fn listen(mut events: mpsc::Receiver<BrokerEvent>, broker: Arc<EmbeddedBro
                 let reported = wire::decode::<SignedReported>(&payload).ok();
                 lock(&heard).reported = reported.and_then(|signed| wire::decode(&signed.0.payload).ok());
             }
+            Leaf::Reply(_) => lock(&heard).replies.extend(wire::decode::<Reply>(&payload)),
+            Leaf::Event => lock(&heard).events.extend(wire::decode::<Event>(&payload)),
             Leaf::ChunkGet => {
                 let Ok(get) = wire::decode::<ChunkGet>(&payload) else { continue };
                 let answers = answers(&mut lock(&heard), get);
@@ -186,6 +235,14 @@ async fn listen(mut events: mpsc::Receiver<BrokerEvent>, broker: Arc<EmbeddedBro
 }
 
 fn answers(heard: &mut Heard, get: ChunkGet) -> Vec<ChunkData> {
+    if heard.endless.contains(&get.blob) {
+        let first = get.wanted().filter(|number| number.is_multiple_of(FRAMES_PER_CHUNK as u32));
+        for number in first {
+            *heard.asked.entry((get.blob, number / FRAMES_PER_CHUNK as u32)).or_default() += 1;
+        }
+        let frame = |number| ChunkData::Frame { blob: get.blob, number, bytes: vec![0; FRAME_BYTES_MAX] };
+        return get.wanted().map(frame).collect();
+    }
     let Some(blob) = heard.blobs.get(&get.blob).cloned() else {
         return vec![ChunkData::Unavailable { blob: get.blob }];
     };

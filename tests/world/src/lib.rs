@@ -40,6 +40,8 @@ pub struct Programs {
     pub agent: PathBuf,
     /// The control plane.
     pub control_plane: PathBuf,
+    /// What agents and the control plane find in their environment beside ours.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Programs {
@@ -49,7 +51,7 @@ impl Programs {
     /// The programs as they lie in a folder.
     pub fn in_folder(folder: &Path) -> Self {
         let [muster, agent, control_plane] = Self::NAMES.map(|name| folder.join(name));
-        Self { muster, agent, control_plane }
+        Self { muster, agent, control_plane, environment: vec![] }
     }
 }
 
@@ -189,6 +191,7 @@ impl World {
         let ready_file = self.folder().join(format!("{name}.json"));
         let _ = std::fs::remove_file(&ready_file);
         let mut command = Command::new(&self.programs.agent);
+        command.envs(self.programs.environment.iter().cloned());
         command.arg("run").arg("--config").arg(self.device_folder(name).join("agent.toml"));
         command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
         let mut agent = Running::start(name, &mut command, self.folder().join(format!("{name}.log")))?;
@@ -470,6 +473,7 @@ fn start_plane(programs: &Programs, folder: &Path, addresses: [String; 4]) -> an
     let _ = std::fs::remove_file(&ready_file);
     let [http, mqtt, gateway, plain_http] = addresses;
     let mut command = Command::new(&programs.control_plane);
+    command.envs(programs.environment.iter().cloned());
     command.arg("--data").arg(folder.join("plane")).args([
         "--http",
         &http,
