@@ -3,6 +3,7 @@
 
 pub mod hostile;
 pub mod hungry;
+pub mod impostor;
 pub mod load;
 pub mod local_broker;
 pub mod models;

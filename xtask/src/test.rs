@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{build, clients, dashboard, demo, setup, web};
+use crate::{attacks, build, clients, dashboard, demo, setup, web};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ static LONG: AtomicBool = AtomicBool::new(false);
 type Tier = fn() -> anyhow::Result<()>;
 
 /// Every tier selects the whole workspace, so that what it depends on is built once.
-const TIERS: [(&str, Tier); 11] = [
+const TIERS: [(&str, Tier); 12] = [
     ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
     // Before anything that embeds it.
     ("page", web::check),
@@ -78,6 +78,7 @@ const TIERS: [(&str, Tier); 11] = [
         let one_by_one = ["--", "--test-threads", "1", "--nocapture"];
         build::cargo(&[&["test", "--workspace", "--test", "serving"], &one_by_one[..]].concat(), &variables)
     }),
+    ("attacks", || attacks::run(None)),
     ("clients", clients::check),
     ("demo", demo::check),
     ("dashboard", dashboard::check),

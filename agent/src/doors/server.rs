@@ -18,6 +18,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muster_shared::checks::{self, Check};
 use muster_shared::door;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -326,6 +327,9 @@ fn unpack(body: &[u8]) -> Result<Option<Bytes>, (StatusCode, String)> {
 /// A page in a browser must not reach these doors by a name of its own: Host and Origin are ours or
 /// there are none.
 fn stranger(own: SocketAddr, headers: &HeaderMap) -> Option<&'static str> {
+    if !checks::on(Check::Origin) {
+        return None;
+    }
     let port = own.port();
     let ours = |authority: &str| {
         let (host, given) = authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use http::{Answer, get, post};
+pub use http::{Answer, get, post, text};
 pub use process::{Process, Running, descendants, last_lines, output, spelled, until};
 pub use server::{Server, resident_bytes};
 
