@@ -9,6 +9,7 @@
 //! hold it.
 
 mod bounds;
+mod everything;
 mod members;
 mod stage;
 mod tuf;
@@ -60,7 +61,7 @@ struct Row {
 
 fn main() -> ExitCode {
     let filter = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let attacks: Vec<&Attack> = [tuf::ATTACKS, uptane::ATTACKS, bounds::ATTACKS, members::ATTACKS]
+    let attacks: Vec<&Attack> = [tuf::ATTACKS, uptane::ATTACKS, bounds::ATTACKS, members::ATTACKS, everything::ATTACKS]
         .into_iter()
         .flatten()
         .filter(|attack| filter.as_ref().is_none_or(|filter| attack.name.contains(filter.as_str())))

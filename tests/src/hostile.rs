@@ -139,9 +139,13 @@ impl HostilePlane {
 
     /// Sends anything on a topic that the agent reads.
     pub fn publish(&self, leaf: Leaf, message: &impl Message) -> anyhow::Result<()> {
-        let bytes = Bytes::from(wire::encode(message)?);
+        self.publish_bytes(leaf, wire::encode(message)?)
+    }
+
+    /// The same of any bytes.
+    pub fn publish_bytes(&self, leaf: Leaf, bytes: Vec<u8>) -> anyhow::Result<()> {
         let topic = leaf.of(&self.device).to_string();
-        Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
+        Ok(self.runtime.block_on(self.broker.publish(&topic, Bytes::from(bytes), QoS::AtLeastOnce))?)
     }
 
     /// The stolen director's key.
