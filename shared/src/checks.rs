@@ -138,14 +138,21 @@ mod switched {
         OUT.load(Ordering::Relaxed) & (1 << check as u64) == 0
     }
 
-    /// Makes every check but these, from now on in this process.
-    pub fn take_out(checks: &[Check]) {
+    /// Makes every check but these, from now on in this process: names with commas between them, as
+    /// [`VARIABLE`] has them.
+    pub fn take_out(names: &str) -> Result<(), String> {
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let checks = names.map(str::parse).collect::<Result<Vec<Check>, _>>()?;
         OUT.store(checks.iter().fold(0, |bits, check| bits | 1 << *check as u64), Ordering::Relaxed);
+        Ok(())
     }
+
+    /// The environment variable that programs of such a build read at their start.
+    pub const VARIABLE: &str = "MUSTER_CHECKS_OUT";
 }
 
 #[cfg(feature = "attacks")]
-pub use switched::{on, take_out};
+pub use switched::{VARIABLE, on, take_out};
 
 #[cfg(test)]
 mod tests {
