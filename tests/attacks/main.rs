@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let template = match muster_tests::programs().and_then(Template::make) {
         Ok(template) => template,
         Err(error) => {
-            eprintln!("cannot set the stage: {error:?}");
+            eprintln!("cannot set the stage: {error:#}");
             return ExitCode::FAILURE;
         }
     };
@@ -118,7 +118,7 @@ fn judge(attack: &Attack, template: &Template) -> Row {
         let (good, told) = match ending {
             Ok(Ending::Harm(harm)) => (succeeds, format!("{how}: it succeeds: {harm}")),
             Ok(Ending::Held(reason)) => (!succeeds, format!("{how}: held: {reason}")),
-            Err(error) => (false, format!("{how}: cannot be played: {error:?}")),
+            Err(error) => (false, format!("{how}: cannot be played: {error:#}")),
         };
         ok &= good;
         notes.push(if good { told } else { format!("NOT AS IT SHOULD BE {told}") });
