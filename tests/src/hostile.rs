@@ -13,9 +13,10 @@ use muster_control_plane::broker::{Access, BrokerEvent, EmbeddedBroker, QoS};
 use muster_control_plane::trust::ca::{self, Authority, ServerCertificate};
 use muster_shared::chunk::{ChunkIndex, frame_range};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
 use muster_shared::limits::CHUNK_BYTES;
-use muster_shared::message::{ChunkData, ChunkGet, Hello};
+use muster_shared::message::{ChunkData, ChunkGet, Hello, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
@@ -125,6 +126,28 @@ impl HostilePlane {
         let topic = Leaf::Desired.of(&self.device).to_string();
         let bytes = Bytes::from(wire::encode(&SignedDesired(desired))?);
         Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
+    }
+
+    /// Tells the agent the time in answer to its hellos, until it believes it.
+    pub fn tell_time(&self, now_ms: u64) -> anyhow::Result<()> {
+        until("the agent to believe the time", DEADLINE, || {
+            let hello = self.hello()?;
+            if !hello.wants_time {
+                return Ok(Some(()));
+            }
+            let time = DirectorTime {
+                fleet: "demo".parse()?,
+                device: self.device.clone(),
+                fingerprint: self.fingerprint,
+                nonce: hello.nonce,
+                now_ms,
+            };
+            let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[&self.director]);
+            let topic = Leaf::Trust.of(&self.device).to_string();
+            let bytes = Bytes::from(wire::encode(&TrustUpdate::Time(envelope))?);
+            self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?;
+            Ok(None)
+        })
     }
 
     /// From now on these blobs are served to whoever asks.
