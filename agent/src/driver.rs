@@ -111,7 +111,8 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let (agent, actions) = Agent::restored(restored, time.steady_ms());
     let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
-    let effects = Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, boot, inbox, time.clone());
+    let effects =
+        Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, inbox, (boot, time.clone()));
     let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
     let machine = Machine::new(&config.data).context("cannot watch this machine")?;
     let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
@@ -321,8 +322,8 @@ impl Driver {
 
     fn message(&mut self, leaf: &Leaf, payload: &[u8]) -> Result<(), wire::WireError> {
         match leaf {
-            Leaf::TelemetryAck | Leaf::Call if self.is_unsure() => {
-                debug!(?leaf, "left alone: no director has told the time yet");
+            Leaf::TelemetryAck if self.is_unsure() => {
+                debug!("an acknowledgement is left alone: no director has told the time yet");
             }
             Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
                 TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
@@ -338,7 +339,14 @@ impl Driver {
                 let ack = wire::decode::<Ack>(payload)?;
                 self.telemetry.acknowledged(ack, &self.effects.journal, &self.effects.mqtt);
             }
-            Leaf::Call => self.called(wire::decode::<Call>(payload)?),
+            Leaf::Call => {
+                let call = wire::decode::<Call>(payload)?;
+                if self.is_unsure() && matches!(call.request, Request::Door(_)) {
+                    debug!("a call to a door is left alone: no director has told the time yet");
+                } else {
+                    self.called(call);
+                }
+            }
             // The other topics go up; the subscription never brings them.
             _ => {}
         }

@@ -77,9 +77,8 @@ impl Effects {
         mqtt: Mqtt,
         table: Arc<Table>,
         program: PathBuf,
-        boot: BootId,
         inbox: mpsc::Sender<Event>,
-        time: Timekeeper,
+        (boot, time): (BootId, Timekeeper),
     ) -> Self {
         let (workers, bounds, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let unsaved = VecDeque::new();

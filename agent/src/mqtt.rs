@@ -213,13 +213,14 @@ fn refuses_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
 pub fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // An I/O error hides the error that it is made of: its source is that one's source.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = error.downcast_ref().or_else(|| inner?.downcast_ref());
-        if tls.is_some() {
-            return tls;
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
         }
-        cause = error.source();
+        cause = match error.downcast_ref::<std::io::Error>() {
+            // An I/O error hides the error that it is made of: its source is that one's source.
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
     }
     None
 }
@@ -250,7 +251,8 @@ mod tests {
         ] {
             let text = error.to_string();
             assert_eq!(refuses_certificate(&error), expected, "{text}");
-            assert_eq!(refuses_certificate(&rumqttc::ConnectionError::Io(error)), expected, "{text}");
+            let nested = std::io::Error::other(error);
+            assert_eq!(refuses_certificate(&rumqttc::ConnectionError::Io(nested)), expected, "{text}");
         }
     }
 

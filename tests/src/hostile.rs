@@ -16,12 +16,12 @@ use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpe
 use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
 use muster_shared::limits::CHUNK_BYTES;
-use muster_shared::message::{ChunkData, ChunkGet, Hello, TrustUpdate};
+use muster_shared::message::{Call, ChunkData, ChunkGet, Door, DoorRequest, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::{Leaf, Topic};
-use muster_shared::{DeviceId, Digest, wire};
+use muster_shared::{DeviceId, Digest, Nonce, wire};
 use muster_world::until;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,7 @@ struct Heard {
     hello: Option<Hello>,
     reported: Option<Reported>,
     blobs: BTreeMap<Digest, Vec<u8>>,
+    replies: BTreeMap<Nonce, u16>,
     /// Chunks of which one byte is changed the first time they are asked for.
     damage_once: Vec<(Digest, u32)>,
     /// How often each chunk's first frame was asked for.
@@ -150,6 +151,30 @@ impl HostilePlane {
         })
     }
 
+    /// Calls the device's door with a question about a model, and does not wait for the reply.
+    pub fn call(&self, id: Nonce, served: &str) -> anyhow::Result<()> {
+        let call = Call {
+            id,
+            reply_to: "cp-stolen".parse()?,
+            deadline_ms: 10_000,
+            request: Request::Door(DoorRequest {
+                door: Door::TfServing,
+                post: false,
+                served: served.parse()?,
+                rest: String::new(),
+                json_bytes: None,
+                body: vec![],
+            }),
+        };
+        let (topic, bytes) = (Leaf::Call.of(&self.device).to_string(), Bytes::from(wire::encode(&call)?));
+        Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
+    }
+
+    /// The status of the reply to a call, once it has come.
+    pub fn reply(&self, id: Nonce) -> Option<u16> {
+        lock(&self.heard).replies.get(&id).copied()
+    }
+
     /// From now on these blobs are served to whoever asks.
     pub fn serve(&self, blobs: impl IntoIterator<Item = Vec<u8>>) {
         lock(&self.heard).blobs.extend(blobs.into_iter().map(|blob| (Digest::of(&blob), blob)));
@@ -193,6 +218,10 @@ async fn listen(mut events: mpsc::Receiver<BrokerEvent>, broker: Arc<EmbeddedBro
                 // The signature is the real plane's concern; this one only wants to know.
                 let reported = wire::decode::<SignedReported>(&payload).ok();
                 lock(&heard).reported = reported.and_then(|signed| wire::decode(&signed.0.payload).ok());
+            }
+            Leaf::Reply(_) => {
+                let Ok(reply) = wire::decode::<Reply>(&payload) else { continue };
+                lock(&heard).replies.insert(reply.id, reply.status);
             }
             Leaf::ChunkGet => {
                 let Ok(get) = wire::decode::<ChunkGet>(&payload) else { continue };

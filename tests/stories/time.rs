@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use muster_shared::Digest;
 use muster_shared::desired::Desired;
 use muster_shared::reported::Phase;
+use muster_shared::{Digest, Nonce};
 use muster_tests::hostile::{HostilePlane, open_bundle, slot};
 use muster_tests::{programs, world};
 use muster_world::{Bundle, World, fixtures, post, until};
@@ -105,14 +105,35 @@ fn a_certificate_that_ran_out_in_an_outage_is_renewed_and_the_device_serves_mean
     Ok(())
 }
 
-#[test]
-fn an_expired_desired_state_is_refused_by_a_device_whose_clock_was_set_back() -> Result<()> {
-    let mut world = serving(world(&["edge-1"])?)?;
+/// The device serves version 1, is off, and its plane is in other hands.
+fn taken_over(world: &mut World) -> Result<HostilePlane> {
     let device = world.device("edge-1")?;
     let fingerprint: Digest = device["fingerprint"].as_str().context("a fingerprint")?.parse()?;
     world.stop_plane();
     world.kill_agent("edge-1")?;
-    let hostile = HostilePlane::start(&world.plane_folder(), &world.plane().mqtt, "edge-1", fingerprint)?;
+    HostilePlane::start(&world.plane_folder(), &world.plane().mqtt, "edge-1", fingerprint)
+}
+
+#[test]
+fn a_server_that_may_show_an_old_certificate_gets_nothing_from_the_doors_until_a_director_told_the_time() -> Result<()>
+{
+    let mut world = serving(world(&["edge-1"])?)?;
+    let hostile = taken_over(&mut world)?;
+    world.start_agent_at("edge-1", "@2099-06-01 12:00:00")?;
+    hostile.hello()?;
+    let (early, late) = (Nonce([1; 16]), Nonce([2; 16]));
+    hostile.call(early, "digits")?;
+    hostile.tell_time(muster_control_plane::now_ms())?;
+    hostile.call(late, "digits")?;
+    let status = until("the later call to be answered", muster_world::DEADLINE, || Ok(hostile.reply(late)))?;
+    assert_eq!((status, hostile.reply(early)), (200, None));
+    Ok(())
+}
+
+#[test]
+fn an_expired_desired_state_is_refused_by_a_device_whose_clock_was_set_back() -> Result<()> {
+    let mut world = serving(world(&["edge-1"])?)?;
+    let hostile = taken_over(&mut world)?;
     let bundle = |version| open_bundle(&world.folder().join(format!("digits-{version}.bundle")));
     let (version_1, version_2) = (bundle(1)?, bundle(2)?);
     hostile.serve(version_1.blobs);
