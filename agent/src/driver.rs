@@ -16,7 +16,7 @@ use muster_shared::checks::{self, Check};
 use muster_shared::id::{BootId, UnixMs};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
-use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::signing::payload_type;
 use muster_shared::telemetry::Ack;
 use muster_shared::topic::Leaf;
 use muster_shared::{desired::SignedDesired, wire};
@@ -257,21 +257,19 @@ impl Driver {
             self.effects.forget(*worker);
         }
         let actions = self.agent.step(event, self.time.steady_ms());
+        if *self.agent.clock() != self.time.clock() {
+            self.clock_changed();
+        }
         self.carry_out(actions);
     }
 
-    /// A director said what time it is.
-    fn time_told(&mut self, time: Envelope) {
+    /// A director said what time it is, or is not believed any more.
+    fn clock_changed(&mut self) {
         let was_ms = self.time.wall_ms();
-        let actions = self.agent.step(Event::TimeTold(time), self.time.steady_ms());
-        let clock = self.agent.clock();
-        if *clock != self.time.clock() {
-            self.time.set(clock);
-            self.telemetry.corrected(was_ms, self.time.wall_ms());
-            self.renewal.clock_changed();
-            self.keep_bound();
-        }
-        self.carry_out(actions);
+        self.time.set(self.agent.clock());
+        self.telemetry.corrected(was_ms, self.time.wall_ms());
+        self.renewal.clock_changed();
+        self.keep_bound();
     }
 
     /// Keeps the bound where it rose enough. Where that fails the device only knows less after a reboot.
@@ -307,6 +305,7 @@ impl Driver {
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
             Incoming::CertificateRefused => self.renewal.refused(),
+            Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
             Incoming::Message(leaf, payload) => {
                 if let Err(error) = self.message(&leaf, &payload) {
                     debug!(?leaf, %error, "a message cannot be read");
@@ -327,7 +326,7 @@ impl Driver {
             }
             Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
                 TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
-                TrustUpdate::Time(time) => self.time_told(time),
+                TrustUpdate::Time(time) => self.happen(Event::TimeTold(time)),
                 TrustUpdate::Floor { .. } => {}
             },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {

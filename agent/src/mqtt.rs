@@ -35,6 +35,8 @@ pub enum Incoming {
     },
     /// The broker does not take this device's certificate.
     CertificateRefused,
+    /// The broker's certificate is not good at this time.
+    ServerOutOfTime,
     /// It is gone.
     Disconnected,
     /// A message came.
@@ -162,9 +164,13 @@ impl Mqtt {
                 Err(error) => {
                     // The causes stand in each other's texts: the outermost one is enough.
                     warn!(%error, "the connection is gone");
-                    if refuses_certificate(&error) && incoming.send(Incoming::CertificateRefused).await.is_err() {
-                        return stood;
-                    }
+                    let about_time = match tls_cause(&error) {
+                        Some(rustls::Error::InvalidCertificate(why)) if is_of_time(why) => Incoming::ServerOutOfTime,
+                        _ if refuses_certificate(&error) => Incoming::CertificateRefused,
+                        _ => return stood,
+                    };
+                    // Where the loop is gone the next message finds that out.
+                    let _ = incoming.send(about_time).await;
                     return stood;
                 }
             }
@@ -207,6 +213,11 @@ fn refuses_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     let ours =
         [BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, UnknownCA, UnsupportedCertificate];
     matches!(tls_cause(error), Some(rustls::Error::AlertReceived(alert)) if ours.contains(alert))
+}
+
+fn is_of_time(why: &rustls::CertificateError) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
 }
 
 /// The TLS error behind an error, if there is one.

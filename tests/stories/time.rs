@@ -2,6 +2,7 @@
 //! never begins what it must not. Agents are started with a faked wall clock (`faketime`); the world around
 //! them has the true one.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +11,7 @@ use muster_shared::reported::Phase;
 use muster_shared::{Digest, Nonce};
 use muster_tests::hostile::{HostilePlane, open_bundle, slot};
 use muster_tests::{programs, world};
-use muster_world::{Bundle, World, fixtures, post, until};
+use muster_world::{Bundle, World, fixtures, output, post, until, wrong_clock};
 
 /// The device's own door answers with this version.
 fn answers(world: &World, version: u32) -> Result<()> {
@@ -63,6 +64,19 @@ fn a_device_with_a_wrong_clock_serves_comes_back_and_takes_what_is_new() -> Resu
         assert_eq!(log.contains("nothing but signed documents"), unsure, "{clock}: {log}");
         serves = next;
     }
+    Ok(())
+}
+
+#[test]
+fn a_device_enrols_whatever_its_clock_says() -> Result<()> {
+    let world = world(&[])?;
+    for (device, clock) in [("edge-1", "@1970-01-01 00:01:00"), ("edge-2", "@2099-06-01 12:00:00"), ("edge-3", "-1y")] {
+        let claim = world.muster(&["claim", "new"])?;
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--name", device, "--url", &world.plane().http, "--claim", claim.trim(), "--data"]);
+        output(enrol.arg(world.device_folder(device)).envs(wrong_clock(clock)?))?;
+    }
+    assert_eq!(world.devices()?.len(), 3);
     Ok(())
 }
 

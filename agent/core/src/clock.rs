@@ -27,6 +27,9 @@ pub const TOLERANCE_MS: u64 = 5 * 60 * 1000;
 /// A director is asked again after this long, so that the bound rises on a device that runs for years and
 /// a clock that drifts is noticed.
 pub const ASK_AGAIN_MS: u64 = 24 * 3600 * 1000;
+/// A director's time by which no server's certificate is good for this long is doubted: a stolen director
+/// must not cut a device off from the honest one that follows.
+pub const DOUBT_AFTER_MS: u64 = 3600 * 1000;
 /// The bound is written when it rose by this much: a file is not worn out by restarts.
 pub const BOUND_STEP_MS: u64 = 60 * 1000;
 
@@ -37,6 +40,8 @@ pub struct Clock {
     /// When the bound last rose, or this run began; steady.
     raised_at_ms: UnixMs,
     told: Option<Told>,
+    /// Since when no server's certificate was good by a director's time; steady.
+    cut_off_since_ms: Option<UnixMs>,
 }
 
 /// What a director said in this run.
@@ -65,7 +70,7 @@ pub enum Confirmed {
 impl Clock {
     /// The clock at the start of a run, with the bound that was kept.
     pub fn new(bound_ms: UnixMs, steady_ms: UnixMs) -> Self {
-        Self { bound_ms, raised_at_ms: steady_ms, told: None }
+        Self { bound_ms, raised_at_ms: steady_ms, told: None, cut_off_since_ms: None }
     }
 
     /// The time by which expiry is judged: never before the bound.
@@ -120,6 +125,26 @@ impl Clock {
             (self.bound_ms, self.raised_at_ms) = (bound_ms, steady_ms);
         }
         if agrees { Confirmed::Kept } else { Confirmed::Replaced { was_ms, now_ms: self.wall(steady_ms) } }
+    }
+
+    /// A connection stands: the time cannot be too wrong.
+    pub fn connected(&mut self) {
+        self.cut_off_since_ms = None;
+    }
+
+    /// The pinned authority's certificate is not good at this time. Whether a director's time is doubted for
+    /// it, and the clock unconfirmed again: that gives whoever holds a certificate that ran out what a reboot
+    /// would, the right to send signed documents.
+    pub fn server_out_of_time(&mut self, steady_ms: UnixMs) -> bool {
+        if self.told.is_none() {
+            return false;
+        }
+        let since_ms = *self.cut_off_since_ms.get_or_insert(steady_ms);
+        let doubted = steady_ms.saturating_sub(since_ms) >= DOUBT_AFTER_MS;
+        if doubted {
+            (self.told, self.cut_off_since_ms) = (None, None);
+        }
+        doubted
     }
 
     /// What an operator should know: nothing where the clock is as it should be.
@@ -268,6 +293,22 @@ mod tests {
         assert!(clock.note(5).is_some_and(|note| note.contains("by a director")));
         let clock = Clock::new(NOW_MS, NOW_MS - TOLERANCE_MS);
         assert!(!clock.is_known_wrong(NOW_MS - TOLERANCE_MS) && clock.note(NOW_MS).is_none());
+    }
+
+    #[test]
+    fn a_directors_time_that_cuts_the_device_off_is_doubted_after_an_hour_and_the_bound_stays() {
+        let (mut clock, in_2099) = (Clock::new(NOW_MS, NOW_MS), 4_070_908_800_000);
+        assert!(!clock.server_out_of_time(NOW_MS), "nobody told it anything");
+        clock.confirm(in_2099, NOW_MS + 5_000);
+        let began = NOW_MS + 10_000;
+        assert!(!clock.server_out_of_time(began) && !clock.server_out_of_time(began + DOUBT_AFTER_MS - 1));
+        // A connection in between begins the hour anew.
+        clock.connected();
+        assert!(!clock.server_out_of_time(began + DOUBT_AFTER_MS));
+        assert!(clock.server_out_of_time(began + 2 * DOUBT_AFTER_MS));
+        assert!(!clock.is_confirmed() && clock.wants_time(began + 2 * DOUBT_AFTER_MS));
+        assert_eq!(clock.bound_ms(), NOW_MS + 5_000);
+        assert_eq!(clock.wall(began), began);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Event {
     HelloSaid(Nonce),
     /// The connection is gone.
     Disconnected,
+    /// The server's certificate comes from the pinned authority and is not good at this time.
+    ServerOutOfTime,
     /// A root document came.
     TrustOffered(Envelope),
     /// A director's time came.
@@ -153,11 +155,17 @@ impl Agent {
                 vec![]
             }
             Event::Connected => {
+                self.clock.connected();
                 let mut actions = self.fetched(|fetcher, _| fetcher.set_online(true, now_ms), now_ms);
                 actions.push(Action::Report);
                 actions
             }
             Event::Disconnected => self.fetched(|fetcher, _| fetcher.set_online(false, now_ms), now_ms),
+            Event::ServerOutOfTime if self.clock.server_out_of_time(now_ms) => {
+                let text = "by a director's time no server is to be trusted any more: the time is doubted";
+                vec![Action::Tell(EventKind::Clock, None, text.to_owned())]
+            }
+            Event::ServerOutOfTime => vec![],
             Event::TrustOffered(root) => self.trust_offered(&root, now_ms),
             Event::TimeTold(time) => self.time_told(&time, now_ms),
             Event::DesiredOffered(desired) => self.desired_offered(&desired, now_ms),

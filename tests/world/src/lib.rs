@@ -201,24 +201,17 @@ impl World {
     /// Starts the agent of an enrolled device whose wall clock is wrong: `@1970-01-01 00:01:00` (UTC) at its
     /// start, or `-1y` all along. Time that only counts on is as it is.
     pub fn start_agent_at(&mut self, name: &str, clock: &str) -> anyhow::Result<()> {
-        let library = faketime_library()?;
-        let environment = [
-            ("LD_PRELOAD", library.as_str()),
-            ("FAKETIME", clock),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("TZ", "UTC"),
-        ];
-        self.start_agent_with(name, &environment)
+        self.start_agent_with(name, &wrong_clock(clock)?)
     }
 
     /// Starts the agent of an enrolled device in another environment.
-    fn start_agent_with(&mut self, name: &str, environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    fn start_agent_with(&mut self, name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
         let ready_file = self.folder().join(format!("{name}.json"));
         let _ = std::fs::remove_file(&ready_file);
         let mut command = Command::new(&self.programs.agent);
         command.arg("run").arg("--config").arg(self.device_folder(name).join("agent.toml"));
         command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
-        command.envs(environment.iter().copied());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut agent = Running::start(name, &mut command, self.folder().join(format!("{name}.log")))?;
         let door = agent.ready::<AgentReady>(&ready_file, READY_DEADLINE)?.door;
         self.devices.insert(name.to_owned(), Device { agent: Some(agent), door });
@@ -497,12 +490,17 @@ impl World {
     }
 }
 
-/// The library that fakes a program's clock, from the system package `faketime`: preloaded, so that the agent
-/// under test is the one that is shipped.
-fn faketime_library() -> anyhow::Result<String> {
+/// The environment of a program whose wall clock is wrong, as [`World::start_agent_at`] has it. The library of
+/// the system package `faketime` is preloaded: the program under test is the one that is shipped.
+pub fn wrong_clock(clock: &str) -> anyhow::Result<[(&'static str, String); 4]> {
     let library = output(Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]));
     let library = library.context("`faketime` is missing; `apt-get install faketime` brings it")?;
-    Ok(library.trim().to_owned())
+    Ok([
+        ("LD_PRELOAD", library.trim().to_owned()),
+        ("FAKETIME", clock.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("TZ", "UTC".to_owned()),
+    ])
 }
 
 /// `addresses`: of the API, the broker, the gateway, the API without TLS.
