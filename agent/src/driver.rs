@@ -3,15 +3,17 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, StatusCode};
 use muster_agent_core::accept::{Holding, recall};
+use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
 use muster_shared::Nonce;
-use muster_shared::id::BootId;
+use muster_shared::checks::{self, Check};
+use muster_shared::id::{BootId, UnixMs};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::payload_type;
@@ -36,7 +38,8 @@ use crate::facts::Machine;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
-use crate::outside::{jitter, now_ms, random};
+use crate::outside::{Steady, Timekeeper, jitter, random};
+use crate::renewal::Renewal;
 use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
@@ -51,8 +54,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const REPORT_DELAY: Duration = Duration::from_millis(50);
 /// Writes that failed are tried again after this long.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is seen whether the certificate should be renewed.
-const RENEWAL_EVERY: Duration = Duration::from_secs(600);
 /// Calls whose ids are remembered, so that a repeated one is answered once.
 const CALLS_REMEMBERED_MAX: usize = 1024;
 /// Calls under way; more are told to come again later.
@@ -100,17 +101,27 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
 
     let store = open_store(&config.data, inbox.clone())?;
     let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);
-    let connect = connect(&config.data, &enrolment, key.clone())?;
-    let restored = restore(&journal, &key, &enrolment)?;
+    let steady = Steady::start();
+    let bound_ms = identity::time_bound(&config.data, &enrolment);
+    let clock = Clock::new(bound_ms, steady.now_ms());
+    let time = Timekeeper::new(steady, clock.clone());
+    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
+    let restored = restore(&journal, &key, &enrolment, clock)?;
     // Models start before networking: the connection is made only after the core has begun.
-    let (agent, actions) = Agent::restored(restored, now_ms());
+    let (agent, actions) = Agent::restored(restored, time.steady_ms());
     let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
-    let effects = Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, boot, inbox);
-    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), now_ms());
+    let effects =
+        Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, inbox, (boot, time.clone()));
+    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
     let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
     let mut driver = Driver {
         agent,
+        time,
+        bound_kept_ms: bound_ms,
+        unsure: false,
+        renewal,
         effects,
         machine,
         telemetry,
@@ -147,16 +158,16 @@ fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> 
     Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
 }
 
-fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>) -> anyhow::Result<Connect> {
+fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
     let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
         .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
     let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || Ok(muster_tls::client(ca, Some(key.client_identity(&data)?))?));
+    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
     Ok(Connect { device: enrolment.device.clone(), host, port, tls })
 }
 
 /// Reads the journal, verifying everything anew.
-fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow::Result<Restored> {
+fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment, clock: Clock) -> anyhow::Result<Restored> {
     let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
         .and_then(|root| enrol::follow_later(root, &journal.roots()?))
         .context("the kept roots are not to be trusted")?;
@@ -171,11 +182,17 @@ fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow:
         None => None,
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Restored { identity, version, root, desired, proven: journal.proven()?, refusals: journal.refusals()? })
+    Ok(Restored { identity, version, root, clock, desired, proven: journal.proven()?, refusals: journal.refusals()? })
 }
 
 struct Driver {
     agent: Agent,
+    time: Timekeeper,
+    /// The time bound that is on disk.
+    bound_kept_ms: UnixMs,
+    /// Whether the present connection's server was judged at a time that may be wrong.
+    unsure: bool,
+    renewal: Renewal,
     effects: Effects,
     machine: Machine,
     telemetry: Telemetry,
@@ -204,12 +221,12 @@ impl Driver {
         report.reset();
         let mut save = interval(SAVE_AGAIN);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut renewal = interval(RENEWAL_EVERY);
         loop {
             let tick_at = self
                 .agent
                 .next_deadline_ms()
-                .map(|deadline| Instant::now() + Duration::from_millis(deadline.saturating_sub(now_ms())));
+                .map(|deadline| Instant::now() + Duration::from_millis(deadline.saturating_sub(self.time.steady_ms())));
+            let renewal_at = self.renewal.due();
             let report_at = self.report_due;
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -222,9 +239,10 @@ impl Driver {
                 _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
                 _ = batch.tick() => {
                     let sample = self.machine.sample();
-                    self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, now_ms());
+                    self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, self.time.wall_ms());
                 }
-                _ = renewal.tick() => self.renew_if_due(),
+                () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => self.renewal.look(),
+                renewed = self.renewal.ended() => self.renewal.end(renewed),
             }
         }
         info!("the agent stops");
@@ -238,8 +256,32 @@ impl Driver {
         {
             self.effects.forget(*worker);
         }
-        let actions = self.agent.step(event, now_ms());
+        let actions = self.agent.step(event, self.time.steady_ms());
+        if *self.agent.clock() != self.time.clock() {
+            self.clock_changed();
+        }
         self.carry_out(actions);
+    }
+
+    /// A director said what time it is, or is not believed any more.
+    fn clock_changed(&mut self) {
+        let was_ms = self.time.wall_ms();
+        self.time.set(self.agent.clock());
+        self.telemetry.corrected(was_ms, self.time.wall_ms());
+        self.renewal.clock_changed();
+        self.keep_bound();
+    }
+
+    /// Keeps the bound where it rose enough. Where that fails the device only knows less after a reboot.
+    fn keep_bound(&mut self) {
+        let bound_ms = self.agent.clock().bound_ms();
+        if bound_ms < self.bound_kept_ms.saturating_add(BOUND_STEP_MS) {
+            return;
+        }
+        match identity::save_time_bound(&self.config.data, bound_ms) {
+            Ok(()) => self.bound_kept_ms = bound_ms,
+            Err(error) => warn!(%error, "cannot keep the time that has surely passed; trying again with the next"),
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -254,12 +296,16 @@ impl Driver {
 
     fn hear(&mut self, message: Incoming) {
         match message {
-            Incoming::Connected => {
+            Incoming::Connected { unsure } => {
+                self.unsure = unsure;
+                self.renewal.connected();
                 self.happen(Event::Connected);
                 self.say_hello();
                 self.telemetry.connected(&self.effects.journal, &self.effects.mqtt);
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
+            Incoming::CertificateRefused => self.renewal.refused(),
+            Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
             Incoming::Message(leaf, payload) => {
                 if let Err(error) = self.message(&leaf, &payload) {
                     debug!(?leaf, %error, "a message cannot be read");
@@ -268,11 +314,20 @@ impl Driver {
         }
     }
 
+    /// Whether only what proves itself is taken: signed documents, and chunks of what they name.
+    fn is_unsure(&self) -> bool {
+        checks::on(Check::TimeBound) && self.unsure && !self.agent.clock().is_confirmed()
+    }
+
     fn message(&mut self, leaf: &Leaf, payload: &[u8]) -> Result<(), wire::WireError> {
         match leaf {
+            Leaf::TelemetryAck if self.is_unsure() => {
+                debug!("an acknowledgement is left alone: no director has told the time yet");
+            }
             Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
                 TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
-                TrustUpdate::Floor { .. } | TrustUpdate::Time(_) => {}
+                TrustUpdate::Time(time) => self.happen(Event::TimeTold(time)),
+                TrustUpdate::Floor { .. } => {}
             },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
@@ -283,7 +338,14 @@ impl Driver {
                 let ack = wire::decode::<Ack>(payload)?;
                 self.telemetry.acknowledged(ack, &self.effects.journal, &self.effects.mqtt);
             }
-            Leaf::Call => self.called(wire::decode::<Call>(payload)?),
+            Leaf::Call => {
+                let call = wire::decode::<Call>(payload)?;
+                if self.is_unsure() && matches!(call.request, Request::Door(_)) {
+                    debug!("a call to a door is left alone: no director has told the time yet");
+                } else {
+                    self.called(call);
+                }
+            }
             // The other topics go up; the subscription never brings them.
             _ => {}
         }
@@ -296,7 +358,8 @@ impl Driver {
         // The nonce must be known before an answer to it can come.
         self.happen(Event::HelloSaid(nonce));
         let root_version = self.agent.root().root().version;
-        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held(), wants_time: false };
+        let wants_time = self.agent.clock().wants_time(self.time.steady_ms());
+        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held(), wants_time };
         if let Ok(bytes) = wire::encode(&hello) {
             self.effects.mqtt.send(Leaf::Hello, QoS::AtLeastOnce, bytes);
         }
@@ -309,7 +372,7 @@ impl Driver {
             device: self.enrolment.device.clone(),
             boot: self.boot,
             sequence: self.reports,
-            at_ms: now_ms(),
+            at_ms: self.time.wall_ms(),
             root_version: self.agent.root().root().version,
             applied: self.agent.held().map(|held| held.generation),
             desired_refused: self.agent.desired_refused().cloned(),
@@ -317,7 +380,7 @@ impl Driver {
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
             floors: vec![],
-            notes: vec![],
+            notes: self.agent.clock().note(self.time.steady_ms()).into_iter().collect(),
         };
         let signed = wire::encode(&reported)
             .map_err(anyhow::Error::from)
@@ -351,25 +414,6 @@ impl Driver {
             );
             if let Ok(bytes) = wire::encode(&reply(id, answer)).or_else(|_| wire::encode(&reply(id, too_large))) {
                 mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
-            }
-        });
-    }
-
-    /// Renews the certificate at two thirds of its life, beside everything else.
-    fn renew_if_due(&self) {
-        let due = identity::certificate(&self.config.data).and_then(|certificate| identity::renew_at(&certificate));
-        if matches!(due, Ok(due) if SystemTime::now() < due) {
-            return;
-        }
-        let (enrolment, key, data) = (self.enrolment.clone(), self.key.clone(), self.config.data.clone());
-        let mqtt = self.effects.mqtt.clone();
-        tokio::spawn(async move {
-            match enrol::renew(&enrolment, &key, &data).await {
-                Ok(()) => {
-                    info!("the client certificate is renewed");
-                    mqtt.reconnect();
-                }
-                Err(error) => warn!(error = format!("{error:#}"), "cannot renew the client certificate; trying again"),
             }
         });
     }

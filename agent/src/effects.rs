@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::Mqtt;
-use crate::outside::now_ms;
+use crate::outside::Timekeeper;
 use crate::store::{Command, Store};
 use crate::table::{Served, Table};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
@@ -44,6 +44,8 @@ pub struct Effects {
     pub boot: BootId,
     /// The loop's inbox.
     pub inbox: mpsc::Sender<Event>,
+    /// What events are dated by.
+    pub time: Timekeeper,
     workers: BTreeMap<WorkerId, Worker>,
     /// Of each slot, how its workers are run.
     bounds: BTreeMap<DeploymentName, Bounds>,
@@ -75,12 +77,12 @@ impl Effects {
         mqtt: Mqtt,
         table: Arc<Table>,
         program: PathBuf,
-        boot: BootId,
         inbox: mpsc::Sender<Event>,
+        (boot, time): (BootId, Timekeeper),
     ) -> Self {
         let (workers, bounds, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let unsaved = VecDeque::new();
-        Self { journal, store, mqtt, table, program, boot, inbox, workers, bounds, ending, unsaved }
+        Self { journal, store, mqtt, table, program, boot, inbox, time, workers, bounds, ending, unsaved }
     }
 
     /// Carries out actions in their order.
@@ -249,7 +251,8 @@ impl Effects {
 
     fn tell(&self, kind: EventKind, deployment: Option<DeploymentName>, text: String) {
         info!(?kind, deployment = deployment.as_ref().map(tracing::field::display), text, "event");
-        let event = muster_shared::message::Event { boot: self.boot, at_ms: now_ms(), kind, deployment, text };
+        let at_ms = self.time.wall_ms();
+        let event = muster_shared::message::Event { boot: self.boot, at_ms, kind, deployment, text };
         if let Ok(bytes) = wire::encode(&event) {
             self.mqtt.send(Leaf::Event, QoS::AtLeastOnce, bytes);
         }

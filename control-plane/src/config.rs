@@ -3,14 +3,23 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
+use muster_shared::quantity::Millis;
 use serde::Deserialize;
+
+use crate::trust::ca;
 
 /// A configuration file is far shorter.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Extra names in the server's certificate.
 const NAMES_MAX: usize = 64;
+
+/// Certificates are made to the second.
+const DEVICE_CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(2);
+/// One that lives longer outlives too much.
+const DEVICE_CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// Muster's control plane: API, broker, planner and gateway in one process.
 #[derive(Debug, Clone, Default, Parser)]
@@ -43,6 +52,9 @@ pub struct Args {
     /// The broker's address as devices are told it [default: the API's host and the broker's port]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_mqtt: Option<String>,
+    /// How long a device's certificate lives, such as 14d; devices renew it at two thirds. For tests
+    #[arg(long, value_name = "TIME", hide = true)]
+    pub device_certificate_life: Option<Millis>,
     /// Write the addresses, the CA's fingerprint and the admin code as JSON once everything listens
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -70,6 +82,7 @@ pub struct RawConfig {
     #[serde(default)]
     names: Vec<String>,
     advertise_mqtt: Option<String>,
+    device_certificate_life: Option<Millis>,
 }
 
 /// Ready to use.
@@ -89,6 +102,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The broker's `host:port` as devices are told it.
     pub advertise_mqtt: Option<String>,
+    /// How long a device's certificate lives.
+    pub device_certificate_life: Duration,
     /// Where to write [`crate::ready::Ready`].
     pub ready_file: Option<PathBuf>,
     /// Whether to draw a new password for the user `admin`.
@@ -188,6 +203,11 @@ impl TryFrom<(Args, RawConfig)> for Config {
         if advertise_mqtt.as_ref().is_some_and(|text| !is_host_and_port(text)) {
             return Err(wrong("--advertise-mqtt", "write it as HOST:PORT"));
         }
+        let life = args.device_certificate_life.or(file.device_certificate_life);
+        let device_certificate_life = life.map_or(ca::DEVICE_LIFE, |life| Duration::from_millis(life.0));
+        if !(DEVICE_CERTIFICATE_LIFE_MIN..=DEVICE_CERTIFICATE_LIFE_MAX).contains(&device_certificate_life) {
+            return Err(wrong("--device-certificate-life", "write 2s to 365d"));
+        }
         Ok(Self {
             data,
             http: args.http.or(file.http).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
@@ -196,6 +216,7 @@ impl TryFrom<(Args, RawConfig)> for Config {
             gateway,
             names,
             advertise_mqtt,
+            device_certificate_life,
             ready_file: args.ready_file,
             new_admin_password: args.new_admin_password,
             new_admin_code: args.new_admin_code,
@@ -240,6 +261,8 @@ mod tests {
             ("plane --data d --gateway 0.0.0.0:1", "open-gateway = true", "--open-gateway"),
             ("plane --data d --name a_b/c", "", "--name"),
             ("plane --data d --advertise-mqtt host", "", "--advertise-mqtt"),
+            ("plane --data d --device-certificate-life 1s", "", "--device-certificate-life"),
+            ("plane --data d", "device-certificate-life = '400d'", "--device-certificate-life"),
             ("plane --data d", "htp = '127.0.0.1:1'", "htp"),
         ] {
             let error = config(line, file).expect_err(line);

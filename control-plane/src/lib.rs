@@ -102,7 +102,7 @@ pub struct Running {
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
     muster_tls::install_provider();
     let lock = open_data(&config.data)?;
-    let plane = Arc::new(open_plane(&config.data, stop).await?);
+    let plane = Arc::new(open_plane(&config.data, config.device_certificate_life, stop).await?);
     // Before any door opens: a code that was drawn at the last start must not work any more.
     let admin_code = http::auth::draw_admin_code(&plane, config.new_admin_code).await?;
     let admin_password = http::session::draw_admin_password(&plane, config.new_admin_password).await?;
@@ -184,7 +184,7 @@ fn open_data(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Plane> {
+async fn open_plane(folder: &Path, device_life: Duration, stop: CancellationToken) -> anyhow::Result<Plane> {
     let db = Db::open(&folder.join("state.db")).await?;
     let director = ca::open_director(&folder.join("director.pem"))?;
     let instance = new_instance()?;
@@ -192,7 +192,7 @@ async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Pl
         telemetry: TelemetryDb::open(&folder.join("telemetry.db")).await?,
         blobs: BlobStore::open(&folder.join("blobs"))?,
         catalog: Catalog::default(),
-        authority: Arc::new(Authority::open(&folder.join("ca.pem"))?),
+        authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(device_life)),
         trust: Trust::open(&db, director.public()).await?,
         live: Arc::new(Live::new(instance.clone(), db::devices::list(db.read()).await?)),
         chunks: ChunkServer::default(),

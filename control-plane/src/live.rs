@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use muster_shared::id::{InstanceId, UnixMs};
+use muster_shared::id::{InstanceId, Nonce, UnixMs};
 use muster_shared::message::Hello;
 use muster_shared::reported::Reported;
 use muster_shared::signing::device::DevicePublicKey;
@@ -31,6 +31,8 @@ pub struct LiveDevice {
     pub hello: Option<Hello>,
     /// Whether that `hello` has yet to be answered.
     pub hello_is_due: bool,
+    /// The `hello` that was told the time.
+    pub time_told: Option<Nonce>,
     /// The newest root that this session was sent.
     pub root_sent: u64,
     /// Its last signed report.
@@ -101,6 +103,7 @@ impl LiveDevice {
             last_seen_ms: None,
             hello: None,
             hello_is_due: false,
+            time_told: None,
             root_sent: 0,
             reported: None,
             has_reported: false,
@@ -125,6 +128,7 @@ impl LiveDevice {
         self.may_go_back = false;
         self.hello = None;
         self.hello_is_due = false;
+        self.time_told = None;
         self.root_sent = 0;
     }
 }

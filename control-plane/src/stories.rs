@@ -35,6 +35,7 @@ fn config(folder: &Path) -> Config {
         gateway: None,
         names: vec![],
         advertise_mqtt: None,
+        device_certificate_life: crate::trust::ca::DEVICE_LIFE,
         ready_file: None,
         new_admin_password: false,
         new_admin_code: false,

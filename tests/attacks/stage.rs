@@ -380,7 +380,7 @@ impl<'a> Stage<'a> {
 
     /// Waits for something.
     pub fn until<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Result<Option<T>>) -> Result<T> {
-        let found = until(what, Duration::from_secs(60), || {
+        let found = until(what, Duration::from_secs(30), || {
             if let Some(agent) = &mut self.agent {
                 agent.check()?;
             }

@@ -13,15 +13,16 @@ use muster_control_plane::broker::{Access, BrokerEvent, EmbeddedBroker, QoS};
 use muster_control_plane::trust::ca::{self, Authority, ServerCertificate};
 use muster_shared::chunk::{ChunkIndex, frame_range};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
 use muster_shared::limits::{CHUNK_BYTES, FRAME_BYTES_MAX, FRAMES_PER_CHUNK};
-use muster_shared::message::{ChunkData, ChunkGet, Event, Hello, Reply};
+use muster_shared::message::{Call, ChunkData, ChunkGet, Door, DoorRequest, Event, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::{Leaf, Topic};
 use muster_shared::wire::{self, Message};
-use muster_shared::{DeviceId, Digest};
+use muster_shared::{DeviceId, Digest, Nonce};
 use muster_world::until;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -176,6 +177,49 @@ impl HostilePlane {
     /// Serves these bytes as a blob that they are not.
     pub fn serve_as(&self, blob: Digest, bytes: Vec<u8>) {
         lock(&self.heard).blobs.insert(blob, bytes);
+    }
+
+    /// Tells the agent the time in answer to its hellos, until it believes it.
+    pub fn tell_time(&self, now_ms: u64) -> anyhow::Result<()> {
+        until("the agent to believe the time", DEADLINE, || {
+            let hello = self.hello()?;
+            if !hello.wants_time {
+                return Ok(Some(()));
+            }
+            let time = DirectorTime {
+                fleet: "demo".parse()?,
+                device: self.device.clone(),
+                fingerprint: self.fingerprint,
+                nonce: hello.nonce,
+                now_ms,
+            };
+            let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[&self.director]);
+            self.publish(Leaf::Trust, &TrustUpdate::Time(envelope))?;
+            Ok(None)
+        })
+    }
+
+    /// Calls the device's door with a question about a model, and does not wait for the reply.
+    pub fn call(&self, id: Nonce, served: &str) -> anyhow::Result<()> {
+        let call = Call {
+            id,
+            reply_to: "cp-stolen".parse()?,
+            deadline_ms: 10_000,
+            request: Request::Door(DoorRequest {
+                door: Door::TfServing,
+                post: false,
+                served: served.parse()?,
+                rest: String::new(),
+                json_bytes: None,
+                body: vec![],
+            }),
+        };
+        self.publish(Leaf::Call, &call)
+    }
+
+    /// The status of the reply to a call, once it has come.
+    pub fn reply(&self, id: Nonce) -> Option<u16> {
+        self.replies().into_iter().find(|reply| reply.id == id).map(|reply| reply.status)
     }
 
     /// From now on these blobs are served to whoever asks.

@@ -58,3 +58,25 @@ fn a_wrong_claim_or_a_foreign_plane_is_refused_with_the_reason() -> Result<()> {
     assert!(error.contains("muster claim new"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_device_that_was_given_no_root_and_no_ca_does_not_enrol() -> Result<()> {
+    let world = world(&[])?;
+    let digest = "00".repeat(32);
+    let enrol = |more: &[&str]| -> Result<String> {
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--url", &world.plane().http, "--data"]).arg(world.folder().join("edge-1")).args(more);
+        let done = enrol.output()?;
+        assert!(!done.status.success(), "{more:?} was enrolled");
+        Ok(String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    assert!(enrol(&[])?.contains("--root-digest"));
+    assert!(enrol(&["--ca-digest", &digest])?.contains("--root-digest"));
+    assert!(enrol(&["--root-digest", &digest])?.contains("--ca-digest"));
+    let error = enrol(&["--root-digest", &digest, "--ca-digest", &digest])?;
+    assert!(error.contains("does not show the CA"), "{error}");
+    // The right CA, and no claim: the key is not on the factory list.
+    let error = enrol(&["--root-digest", &digest, "--ca-digest", &world.plane().ca_fingerprint, "--no-wait"])?;
+    assert!(error.contains("factory list"), "{error}");
+    Ok(())
+}

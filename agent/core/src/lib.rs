@@ -3,11 +3,13 @@
 //!
 //! The story, in order: a desired state is believed or not ([`accept`]); [`reconcile`] holds it
 //! against the slots; a slot lives its life ([`slot`]); the bundle it needs is fetched ([`fetch`],
-//! frame by frame in [`transfer`]); what fails is tried again later ([`backoff`]). Without a fleet,
+//! frame by frame in [`transfer`]); what fails is tried again later ([`backoff`]); what time it is, as far as a
+//! device can know, says [`clock`]. Without a fleet,
 //! [`repository`] says which versions of which models answer.
 
 pub mod accept;
 pub mod backoff;
+pub mod clock;
 pub mod fetch;
 pub mod reconcile;
 pub mod repository;

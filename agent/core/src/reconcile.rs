@@ -15,6 +15,7 @@ use muster_shared::signing::Envelope;
 use muster_shared::{DeploymentName, Digest, Nonce};
 
 use crate::accept::{AcceptedDesired, Holding, Identity, NotAccepted, Verdict, accept};
+use crate::clock::{self, Clock, Confirmed};
 use crate::fetch::{FetchAction, Fetcher, Looked};
 use crate::slot::{Outcome, Slot, SlotAction, SlotEvent, Step, WorkerId};
 
@@ -24,6 +25,7 @@ pub struct Agent {
     identity: Identity,
     version: String,
     root: TrustedRoot,
+    clock: Clock,
     desired: Option<AcceptedDesired>,
     desired_refused: Option<DesiredRefused>,
     nonce: Option<Nonce>,
@@ -42,6 +44,8 @@ pub struct Restored {
     pub version: String,
     /// The newest root.
     pub root: TrustedRoot,
+    /// The clock, with the bound that was kept.
+    pub clock: Clock,
     /// The newest desired state.
     pub desired: Option<AcceptedDesired>,
     /// Versions that passed their probation, by slot.
@@ -59,8 +63,12 @@ pub enum Event {
     HelloSaid(Nonce),
     /// The connection is gone.
     Disconnected,
+    /// The server's certificate comes from the pinned authority and is not good at this time.
+    ServerOutOfTime,
     /// A root document came.
     TrustOffered(Envelope),
+    /// A director's time came.
+    TimeTold(Envelope),
     /// A desired state came.
     DesiredOffered(Envelope),
     /// Something came in a desired state's place that cannot be read; the text says why.
@@ -111,12 +119,14 @@ pub enum Action {
 }
 
 impl Agent {
-    /// An agent after its start: proven versions are started before any network.
+    /// An agent after its start: proven versions are started before any network. `now_ms` is steady time,
+    /// here and in every step: deadlines are counted in it, and the [`Clock`] makes wall time of it.
     pub fn restored(restored: Restored, now_ms: UnixMs) -> (Self, Vec<Action>) {
         let mut agent = Self {
             identity: restored.identity,
             version: restored.version,
             root: restored.root,
+            clock: restored.clock,
             desired: restored.desired,
             desired_refused: None,
             nonce: None,
@@ -145,12 +155,19 @@ impl Agent {
                 vec![]
             }
             Event::Connected => {
+                self.clock.connected();
                 let mut actions = self.fetched(|fetcher, _| fetcher.set_online(true, now_ms), now_ms);
                 actions.push(Action::Report);
                 actions
             }
             Event::Disconnected => self.fetched(|fetcher, _| fetcher.set_online(false, now_ms), now_ms),
+            Event::ServerOutOfTime if self.clock.server_out_of_time(now_ms) => {
+                let text = "by a director's time no server is to be trusted any more: the time is doubted";
+                vec![Action::Tell(EventKind::Clock, None, text.to_owned())]
+            }
+            Event::ServerOutOfTime => vec![],
             Event::TrustOffered(root) => self.trust_offered(&root, now_ms),
+            Event::TimeTold(time) => self.time_told(&time, now_ms),
             Event::DesiredOffered(desired) => self.desired_offered(&desired, now_ms),
             Event::DesiredUnreadable(reason) => self.refuse_desired(None, reason, now_ms),
             Event::Chunk(data) => self.fetched(|fetcher, _| fetcher.arrived(data, now_ms), now_ms),
@@ -189,9 +206,34 @@ impl Agent {
         }
     }
 
+    fn time_told(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
+        let director_ms = match clock::told(offered, &self.identity, &self.root, self.nonce) {
+            Ok(director_ms) => director_ms,
+            // The answer to an earlier hello: that to the last one is on its way.
+            Err(clock::NotTold::NotFresh) => return vec![],
+            Err(error) => {
+                let text = clip(format!("a director's time was not believed: {error}"));
+                return vec![Action::Tell(EventKind::Clock, None, text)];
+            }
+        };
+        match self.clock.confirm(director_ms, now_ms) {
+            Confirmed::Kept if self.desired_refused.is_none() => vec![],
+            // What was refused by a clock that nobody had confirmed is offered again.
+            Confirmed::Kept => vec![Action::SayHello],
+            Confirmed::Replaced { was_ms, now_ms } => {
+                let (was, now) = (clock::utc(was_ms), clock::utc(now_ms));
+                let text = format!("the clock said {was}; by a director it is {now}, which counts from now on");
+                vec![Action::Tell(EventKind::Clock, None, text), Action::SayHello, Action::Report]
+            }
+        }
+    }
+
     fn desired_offered(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
-        match accept(offered, self.holding(), now_ms) {
+        match accept(offered, self.holding(), self.clock.wall(now_ms)) {
             Ok(Verdict::Repeat) => vec![Action::Report],
+            Ok(Verdict::New(_)) if self.clock.is_known_wrong(now_ms) => {
+                self.refuse_desired(None, self.clock.describe(now_ms), now_ms)
+            }
             Ok(Verdict::New(accepted)) => {
                 self.desired = Some(*accepted);
                 self.desired_refused = None;
@@ -213,7 +255,8 @@ impl Agent {
 
     fn refuse_desired(&mut self, generation: Option<Generation>, reason: String, now_ms: UnixMs) -> Vec<Action> {
         let reason = clip(reason);
-        self.desired_refused = Some(DesiredRefused { generation, reason: reason.clone(), at_ms: now_ms });
+        let at_ms = self.clock.wall(now_ms);
+        self.desired_refused = Some(DesiredRefused { generation, reason: reason.clone(), at_ms });
         vec![Action::Tell(EventKind::DesiredRefused, None, reason), Action::Report]
     }
 
@@ -310,7 +353,7 @@ impl Agent {
             memory_bytes: spec.resources.memory_bytes,
             kind,
             reason: clip(reason),
-            at_ms: now_ms,
+            at_ms: self.clock.wall(now_ms),
         });
     }
 
@@ -372,6 +415,11 @@ impl Agent {
         &self.root
     }
 
+    /// What it knows of the time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The desired state it holds.
     pub fn held(&self) -> Option<Held> {
         self.desired.as_ref().map(AcceptedDesired::held)
@@ -429,6 +477,9 @@ pub fn bundle_of(spec: &SlotSpec) -> BundleRef {
 }
 
 #[cfg(test)]
+mod time_tests;
+
+#[cfg(test)]
 mod tests {
     use muster_shared::reported::{Measured, Phase};
     use muster_shared::root::Root;
@@ -439,13 +490,13 @@ mod tests {
     use crate::slot::Death;
     use crate::testing::{self, DIRECTOR, key, spec};
 
-    const NONCE: Nonce = Nonce([7; 16]);
+    pub(super) const NONCE: Nonce = Nonce([7; 16]);
 
     fn root_envelope(version: u64, epoch: u64) -> Envelope {
         testing::signed(&Root { version, epoch, ..testing::root() })
     }
 
-    fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
+    pub(super) fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
         let desired = Desired {
             fleet: "home".parse().unwrap(),
             device: "edge-1".parse().unwrap(),
@@ -460,11 +511,12 @@ mod tests {
         Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)])
     }
 
-    fn agent(proven: Vec<SlotSpec>, refusals: Vec<Refusal>) -> (Agent, Vec<Action>) {
+    pub(super) fn agent(proven: Vec<SlotSpec>, refusals: Vec<Refusal>) -> (Agent, Vec<Action>) {
         let restored = Restored {
             identity: Identity { device: "edge-1".parse().unwrap(), fingerprint: Digest::of("key") },
             version: "0.1.0".into(),
             root: testing::trusted(&testing::root()),
+            clock: Clock::new(0, 0),
             desired: None,
             proven,
             refusals,
@@ -475,7 +527,7 @@ mod tests {
         (agent, actions)
     }
 
-    fn phase(agent: &Agent, deployment: &str) -> Option<Phase> {
+    pub(super) fn phase(agent: &Agent, deployment: &str) -> Option<Phase> {
         agent.slot(&deployment.parse().unwrap()).map(Slot::phase)
     }
 

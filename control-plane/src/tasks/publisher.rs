@@ -1,8 +1,8 @@
 //! Tells devices what is wanted of them: commits the next generation first, signs and sends only what
 //! is committed.
 //!
-//! A `hello` is answered with what differs: the roots the device does not have yet, then the desired
-//! state if it holds another one, or none.
+//! A `hello` is answered with what differs: the roots the device does not have yet, the time if it asks for
+//! it, then the desired state if it holds another one, or none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use muster_control_plane_core::issue::{self, CannotIssue, Issued, LIFE_MS, Need};
 use muster_shared::DeviceId;
 use muster_shared::desired::{Desired, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::message::{Hello, TrustUpdate};
 use muster_shared::reported::Reported;
 use muster_shared::root::TrustedRoot;
@@ -89,6 +90,8 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
         return Ok(());
     }
     send_roots(plane, root, id, &live).await;
+    // After the roots: the device must know this director. Before all else: by the time it judges the rest.
+    send_time(plane, root, id, &live).await?;
     let hello = live.hello.as_ref();
     let outcome = current_desired(plane, root, id, &live).await;
     if !matches!(outcome, Ok(Told::Desired { .. })) && hello_is_due {
@@ -143,6 +146,23 @@ async fn send_roots(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &Liv
         plane.send(id, Leaf::Trust, &TrustUpdate::Root(root), QoS::AtLeastOnce).await;
     }
     plane.live.change(id, |live| live.root_sent = root.root().version);
+}
+
+/// Answers a `hello` that asks for the time, once.
+async fn send_time(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &LiveDevice) -> Result<(), PublishError> {
+    let asked = live.hello.as_ref().filter(|hello| hello.wants_time && live.time_told != Some(hello.nonce));
+    let Some(hello) = asked.filter(|_| live.connected) else { return Ok(()) };
+    let time = DirectorTime {
+        fleet: root.root().fleet.clone(),
+        device: id.clone(),
+        fingerprint: live.fingerprint,
+        nonce: hello.nonce,
+        now_ms: now_ms(),
+    };
+    let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[&plane.director]);
+    plane.send(id, Leaf::Trust, &TrustUpdate::Time(envelope), QoS::AtLeastOnce).await;
+    plane.live.change(id, |live| live.time_told = Some(hello.nonce));
+    Ok(())
 }
 
 /// The desired state that the device is to have now: the newest one, or a new one where that is

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use muster_agent_core::accept::{Holding, Identity, recall};
+use muster_agent_core::clock::Clock;
 use muster_agent_core::fetch::{FetchAction, Looked};
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::{Death, SlotEvent, WorkerId};
@@ -222,6 +223,7 @@ impl Device {
             identity: identity.clone(),
             version: AGENT.into(),
             root: root.clone(),
+            clock: Clock::new(0, now_ms),
             desired,
             proven: self.journal.proven.values().cloned().collect(),
             refusals: self.journal.refusals.clone(),
