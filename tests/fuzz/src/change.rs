@@ -84,8 +84,7 @@ const NESTS: [(&[u8], &[u8]); 6] =
     [(b"[", b"]"), (b"{\"a\":", b"}"), (b"{a: ", b"}"), (b"- ", b""), (b"(", b")"), (b"\x0a\x7f", b"")];
 
 /// Values that a length or a count may be swapped for.
-const LENGTHS: [u64; 10] =
-    [0, 1, 0x7f, 0x80, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, i64::MAX as u64, u64::MAX];
+const LENGTHS: [u64; 10] = [0, 1, 0x7f, 0x80, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, i64::MAX as u64, u64::MAX];
 
 /// No change makes more than this of it.
 pub const CHANGED_BYTES_MAX: usize = 256 * 1024;

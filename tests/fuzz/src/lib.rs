@@ -3,7 +3,8 @@
 //! given, and enough of what it was shown got past its first step for the first two to mean something.
 //!
 //! Each crate that reads from outside has a test binary `fuzz`; `cargo xtask test` runs them for about a
-//! minute in all, `cargo xtask test --long` with at least [`LONG_INPUTS`] for each parser.
+//! minute in all, `cargo xtask test --long` with at least [`LONG_INPUTS`] for each parser (servers behind
+//! sockets get fewer).
 //!
 //! The seed is drawn anew for each run, and printed: `MUSTER_FUZZ_SEED=N` repeats a run,
 //! `MUSTER_FUZZ_TRACE=1` prints each input before it is read, for what no program survives to tell about
@@ -29,7 +30,7 @@
 mod change;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::change::{CHANGED_BYTES_MAX, Chance, change};
@@ -39,7 +40,7 @@ pub use peak_alloc::PeakAlloc;
 /// What each parser is shown at least when `MUSTER_LONG` is set.
 pub const LONG_INPUTS: usize = 1_000_000;
 /// What each parser is shown where it does not say otherwise.
-const INPUTS: usize = 6_000;
+const INPUTS: usize = 20_000;
 /// Memory that reading one input may take for each of its bytes: a tree of JSON values from the shortest
 /// of texts.
 const MEMORY_PER_BYTE: usize = 256;
@@ -50,8 +51,17 @@ const INPUT_TIME_MAX: Duration = Duration::from_secs(20);
 /// Inputs that got past the first step and are changed further.
 const KEPT_MAX: usize = 256;
 
-/// One after the other: what another thread allocates would count.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The right to fuzz: one test of a process has it at a time, since what another thread allocates would
+/// count. Each test takes it before anything else.
+#[derive(Debug)]
+pub struct Alone(#[allow(dead_code)] MutexGuard<'static, ()>);
+
+/// Waits until no other test of this process fuzzes.
+pub fn alone() -> Alone {
+    Alone(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// A parser to be fuzzed, with what it is shown.
 #[derive(Debug)]
@@ -59,22 +69,26 @@ pub struct Parser {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
     inputs: usize,
+    long_inputs: usize,
     memory_per_byte: usize,
     memory_besides: usize,
     past_permille_min: usize,
 }
 
-/// Begins with good samples: each must get past the first step itself.
-pub fn parser<S: Into<Vec<u8>>>(name: &'static str, seeds: impl IntoIterator<Item = S>) -> Parser {
-    let seeds: Vec<Vec<u8>> = seeds.into_iter().map(Into::into).collect();
-    assert!(!seeds.is_empty(), "{name} needs a good sample");
-    Parser {
-        name,
-        seeds,
-        inputs: INPUTS,
-        memory_per_byte: MEMORY_PER_BYTE,
-        memory_besides: MEMORY_BESIDES,
-        past_permille_min: 10,
+impl Alone {
+    /// Begins with good samples: each must get past the first step itself.
+    pub fn parser<S: Into<Vec<u8>>>(&self, name: &'static str, seeds: impl IntoIterator<Item = S>) -> Parser {
+        let seeds: Vec<Vec<u8>> = seeds.into_iter().map(Into::into).collect();
+        assert!(!seeds.is_empty(), "{name} needs a good sample");
+        Parser {
+            name,
+            seeds,
+            inputs: INPUTS,
+            long_inputs: LONG_INPUTS,
+            memory_per_byte: MEMORY_PER_BYTE,
+            memory_besides: MEMORY_BESIDES,
+            past_permille_min: 4,
+        }
     }
 }
 
@@ -83,6 +97,14 @@ impl Parser {
     #[must_use]
     pub fn inputs(mut self, inputs: usize) -> Self {
         self.inputs = inputs;
+        self
+    }
+
+    /// Shows so many inputs in the long form: fewer than [`LONG_INPUTS`] where a socket is between, and the
+    /// parser behind it has a test of its own or is another project's.
+    #[must_use]
+    pub fn long_inputs(mut self, inputs: usize) -> Self {
+        self.long_inputs = inputs;
         self
     }
 
@@ -102,11 +124,10 @@ impl Parser {
 
     /// Reads them all. `read` tells whether an input got past the parser's first step.
     pub fn run(self, mut read: impl FnMut(&[u8]) -> bool) {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         assert_counted();
         let seed = seed();
         let name = self.name;
-        let inputs = if long() { self.inputs.max(LONG_INPUTS) } else { self.inputs };
+        let inputs = if long() { self.inputs.max(self.long_inputs) } else { self.inputs };
         let mut chance = Chance::new(seed ^ hash(name));
         let mut kept = self.seeds.clone();
         for good in &self.seeds {
@@ -203,13 +224,15 @@ mod tests {
 
     #[test]
     fn a_parser_that_panics_is_told_with_the_input() {
-        let told = fails(parser("panics", ["good"]), |bytes| bytes.len() < 30 || bytes[29] == bytes[1_000_000]);
+        let alone = alone();
+        let told = fails(alone.parser("panics", ["good"]), |bytes| bytes.len() < 30 || bytes[29] == bytes[1_000_000]);
         assert!(told.contains("panics panicked. MUSTER_FUZZ_SEED="), "{told}");
     }
 
     #[test]
     fn a_parser_that_takes_too_much_memory_is_told() {
-        let told = fails(parser("greedy", ["good"]), |bytes| {
+        let alone = alone();
+        let told = fails(alone.parser("greedy", ["good"]), |bytes| {
             std::hint::black_box(vec![1u8; if bytes == b"good" { 1 } else { 1 << 20 }]).len() < 9
         });
         assert!(told.contains("greedy took 1048576 bytes") || told.contains("greedy took"), "{told}");
@@ -217,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_fuzz_that_only_hits_the_first_if_is_no_test() {
-        let told = fails(parser("shallow", ["good"]), |bytes| bytes == b"good");
+        let alone = alone();
+        let told = fails(alone.parser("shallow", ["good"]), |bytes| bytes == b"good");
         assert!(told.contains("got past the first step"), "{told}");
     }
 }
