@@ -53,11 +53,22 @@ const TIERS: [(&str, Tier); 12] = [
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
         // Everything but the simulation, and the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story", "--test", "sandbox"];
+        let tests = [
+            "--test", "wire", "--test", "ed25519", "--test", "cli", "--test", "fleet", "--test", "story", "--test",
+            "sandbox",
+        ];
         for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }
         Ok(())
+    }),
+    ("fuzz", || {
+        let mut variables = vec![];
+        if LONG.load(Ordering::Relaxed) {
+            variables.push(("MUSTER_LONG", Path::new("1")));
+        }
+        // What was shown, and the seed that shows it again.
+        build::cargo(&["test", "--workspace", "--test", "fuzz", "--", "--nocapture"], &variables)
     }),
     ("simulation", || build::cargo(&["test", "--quiet", "--workspace", "--test", "sim"], &[])),
     ("models", || setup::train_models(&setup::python()?, false)),

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use accept::identity;
 use session::Link;
 
 /// Largest packet either way. The largest payload of the protocol is a prediction of 256 KiB.

@@ -208,7 +208,8 @@ fn name_of_key(fingerprint: Digest) -> Result<DeviceId, EnrolError> {
     format!("d-{}", fingerprint.short()).parse().map_err(|_| EnrolError::Csr("its key gives no name"))
 }
 
-fn key_of_pem(pem: &str) -> Result<DevicePublicKey, EnrolError> {
+/// The key that a certificate request in PEM is for.
+pub fn key_of_pem(pem: &str) -> Result<DevicePublicKey, EnrolError> {
     if pem.len() > CSR_BYTES_MAX {
         return Err(EnrolError::Csr("it is longer than any request for a P-256 key"));
     }
@@ -218,7 +219,7 @@ fn key_of_pem(pem: &str) -> Result<DevicePublicKey, EnrolError> {
 
 /// The key that a certificate request is for, once its holder has proven to have it. All else that
 /// a request can ask for is ignored: the certificate says what we say.
-fn key_of_der(der: &[u8]) -> Result<DevicePublicKey, EnrolError> {
+pub fn key_of_der(der: &[u8]) -> Result<DevicePublicKey, EnrolError> {
     if der.len() > CSR_BYTES_MAX {
         return Err(EnrolError::Csr("it is longer than any request for a P-256 key"));
     }

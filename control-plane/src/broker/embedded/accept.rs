@@ -106,7 +106,7 @@ async fn greet(
 }
 
 /// The common name in a certificate, and the fingerprint of its key.
-fn identity(certificate: &[u8]) -> Result<(String, [u8; 32]), &'static str> {
+pub fn identity(certificate: &[u8]) -> Result<(String, [u8; 32]), &'static str> {
     let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| "it is malformed")?;
     let mut names = certificate.subject().iter_common_name();
     let name = names.next().ok_or("it has no common name")?;
