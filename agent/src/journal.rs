@@ -38,6 +38,12 @@ pub enum JournalError {
         #[source]
         source: redb::DatabaseError,
     },
+    /// Its pages are damaged.
+    #[error("the journal {path} is damaged; move it away, and the agent learns again what it has to hold")]
+    Damaged {
+        /// Where it lies.
+        path: PathBuf,
+    },
     /// It cannot be read or written.
     #[error("cannot use the journal")]
     Database(#[from] redb::Error),
@@ -122,15 +128,30 @@ impl Message for BatchRecord {
 }
 
 impl Journal {
-    /// Opens or makes the journal below `data`.
+    /// Opens or makes the journal below `data`. All of it is read once: where pages are damaged the library
+    /// may panic, which must become an error that says what to do, and not come later.
     pub fn open(data: &Path) -> Result<Self, JournalError> {
         let path = data.join("journal.redb");
+        let open_and_read = || {
+            let journal = Self::open_file(path.clone())?;
+            // Errors come again, and are told, when what they are about is needed.
+            let _ = (journal.roots(), journal.desired(), journal.refusals(), journal.proven());
+            let mut after = 0;
+            while let Some((key, _)) = journal.batches(after, 1).ok().and_then(|mut batches| batches.pop()) {
+                after = key;
+            }
+            Ok(journal)
+        };
+        std::panic::catch_unwind(open_and_read).unwrap_or(Err(JournalError::Damaged { path }))
+    }
+
+    fn open_file(path: PathBuf) -> Result<Self, JournalError> {
         let database = Database::create(&path).map_err(|source| JournalError::Open { path, source })?;
         let write = database.begin_write()?;
         write.open_table(ROOTS)?;
         write.open_table(STATE)?;
         write.open_table(PROVEN)?;
-        let next_batch = write.open_table(TELEMETRY)?.last()?.map_or(0, |(key, _)| key.value()) + 1;
+        let next_batch = write.open_table(TELEMETRY)?.last()?.map_or(0, |(key, _)| key.value()).saturating_add(1);
         write.commit()?;
         Ok(Self { database, next_batch: AtomicU64::new(next_batch) })
     }

@@ -39,6 +39,8 @@ static COUNTED: PeakAlloc = PeakAlloc;
 const PROMISED_BYTES: usize = 4 * 1024 * 1024;
 /// Nearly every byte of gzip may become a thousand; and then the body's bound holds.
 const GZIP_PER_BYTE: usize = 4 * 1032;
+/// The journal's file itself, and what its library keeps of it.
+const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
 /// A request over a socket takes buffers of the server's, too.
 const SERVER_BYTES: usize = 2 * 1024 * 1024;
 
@@ -316,6 +318,41 @@ fn what_a_device_keeps_of_its_enrolment_is_read_or_refused() {
         let Ok(answer) = serde_json::from_slice::<Enrolled>(bytes) else { return false };
         let _ = enrol::follow_roots(&answer.roots, digest);
         true
+    });
+}
+
+/// The input says which bytes of a good journal are others: five bytes each, a place and a byte.
+#[test]
+fn a_journal_on_a_bad_disk_is_read_or_refused() {
+    use muster_agent::journal::Journal;
+    use muster_shared::signing::key::SecretKey;
+    use muster_shared::signing::{Envelope, payload_type};
+    let alone = alone();
+    let good = tempfile::tempdir().unwrap();
+    {
+        let journal = Journal::open(good.path()).unwrap();
+        let key = SecretKey::from_seed([1; 32]);
+        let envelope = |payload: &[u8]| Envelope::sign(payload_type::ROOT, payload.to_vec(), &[&key]);
+        journal.save_root(1, &envelope(b"root")).unwrap();
+        journal.save_desired(&envelope(b"desired")).unwrap();
+    }
+    let file = std::fs::read(good.path().join("journal.redb")).unwrap();
+    // What is not zero is what is read.
+    let used: Vec<usize> = (0..file.len()).filter(|at| file[*at] != 0).collect();
+    let bad = tempfile::tempdir().unwrap();
+    let path = bad.path().join("journal.redb");
+    let journals = alone.parser("journals", [&[0, 0, 0, 9, 1][..], &[9; 15]]).inputs(200).long_inputs(10_000);
+    journals.memory(1024, JOURNAL_BYTES).past_permille_min(0).run(|patches| {
+        let mut bytes = file.clone();
+        for patch in patches.as_chunks::<5>().0.iter().take(64) {
+            let [a, b, c, d, byte] = *patch;
+            bytes[used[u32::from_be_bytes([a, b, c, d]) as usize % used.len()]] = byte;
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let Ok(journal) = Journal::open(bad.path()) else { return false };
+        let read = (journal.roots().is_ok(), journal.desired().is_ok(), journal.refusals().is_ok());
+        let _ = (journal.proven(), journal.batches(0, 10));
+        read.0 && read.1
     });
 }
 

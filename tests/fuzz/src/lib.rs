@@ -202,7 +202,8 @@ fn assert_counted() {
     let before = PeakAlloc.current_usage();
     drop(std::hint::black_box(vec![1u8; 1 << 20]));
     let counted = PeakAlloc.peak_usage().saturating_sub(before);
-    assert!(counted >= 1 << 20, "the test binary must make `muster_fuzz::PeakAlloc` its global allocator");
+    // A thread that ends meanwhile may free a little.
+    assert!(counted >= 1 << 19, "the test binary must make `muster_fuzz::PeakAlloc` its global allocator");
 }
 
 /// FNV-1a: parsers of one run see different changes.
