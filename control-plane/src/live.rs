@@ -9,7 +9,7 @@ use muster_shared::message::Hello;
 use muster_shared::reported::Reported;
 use muster_shared::signing::device::DevicePublicKey;
 use muster_shared::topic::{Leaf, Topic, Way};
-use muster_shared::{DeviceId, Digest};
+use muster_shared::{DeviceId, Digest, ModelName, Version};
 
 use crate::broker::Access;
 use crate::db::devices::DeviceRecord;
@@ -33,6 +33,8 @@ pub struct LiveDevice {
     pub hello_is_due: bool,
     /// The newest root that this session was sent.
     pub root_sent: u64,
+    /// The version floors that it was sent since its last `hello`.
+    pub floors_sent: BTreeMap<ModelName, Version>,
     /// Its last signed report.
     pub reported: Option<Arc<Reported>>,
     /// Whether that report came in this session.
@@ -102,6 +104,7 @@ impl LiveDevice {
             hello: None,
             hello_is_due: false,
             root_sent: 0,
+            floors_sent: BTreeMap::new(),
             reported: None,
             has_reported: false,
             held_back: None,
