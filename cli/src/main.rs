@@ -5,6 +5,7 @@ mod commands;
 
 mod bundle;
 mod golden;
+mod keys;
 mod onnx;
 
 mod client;
