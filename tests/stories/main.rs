@@ -11,3 +11,4 @@ mod refusals;
 mod resilience;
 mod resume;
 mod rollouts;
+mod trust;

@@ -274,6 +274,7 @@ pub async fn rotate(args: Rotate, session: &Session) -> Result<()> {
     let mut scene = Scene::open(session, &how).await?;
     let all = keys_of(&mut scene.next, role);
     let mut more = Vec::new();
+    let mut made_path = None;
     let (gone, comes) = if role == Role::Director {
         if new.is_some() || old.is_some() {
             return Err(Failure::new("the director's key is made on its control plane, and goes nowhere else")
@@ -302,7 +303,7 @@ pub async fn rotate(args: Rotate, session: &Session) -> Result<()> {
                     .attempt(|| format!("cannot make the folder {}", scene.dir.display()))?;
                 let made = if path.exists() { file::read(&path, &how.unlock) } else { file::make(&path, &how.unlock) };
                 more.push(Signer::File(made?));
-                next_move(format_args!("the new {word} key is {}", path.display()));
+                made_path = Some(path);
                 (gone, more[0].public())
             }
         }
@@ -310,7 +311,11 @@ pub async fn rotate(args: Rotate, session: &Session) -> Result<()> {
     let models = scene.next.publishers.iter().find(|it| it.key == gone).and_then(|it| it.models.clone());
     remove_key(&mut scene.next, role, gone, compromised);
     add_key(&mut scene.next, role, comes, models.filter(|_| role == Role::Publisher))?;
-    scene.finish(session, how, more, role).await
+    scene.finish(session, how, more, role).await?;
+    if let Some(path) = made_path {
+        next_move(format_args!("the new key is {}", path.display()));
+    }
+    Ok(())
 }
 
 /// The control plane's present director, and the key that it made to follow.

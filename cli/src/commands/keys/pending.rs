@@ -102,12 +102,8 @@ pub fn confirm(old: &TrustedRoot, new: &Root, yes: bool) -> Result<()> {
 
 pub fn sign(args: Sign, session: &Session) -> Result<()> {
     let (mut pending, after, root) = Pending::read(&args.file)?;
-    let pinned = session.context_if_any()?.and_then(|(_, context)| context.root);
-    let known = pinned.is_some_and(|pin| {
-        let held = trust::remembered(&session.home, pin);
-        pin.digest == after.digest() || held.is_some_and(|held| held.root().version < after.root().version)
-    });
-    if !known || pinned.is_some_and(|pin| pin.digest != after.digest()) {
+    // What this person pinned, or saw in force, was compared then.
+    if trust::remembered(&session.home, trust::pin_of(&after)).is_none() {
         warn(format_args!(
             "compare the root that it follows with `muster trust show` of somebody you trust: version {}, {}",
             after.root().version,
