@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use muster_tests::hostile::{HostilePlane, open_bundle};
 use muster_tests::world;
 use muster_world::{Bundle, World, output};
 use serde_json::Value;
@@ -80,6 +81,40 @@ fn push(world: &World, version: u32, key: &str, variables: &[(&str, &str)]) -> R
 fn muster_with(world: &World, variables: &[(&str, &str)], args: &[&str]) -> Result<String> {
     let mut command = Command::new(&world.programs().muster);
     output(command.args(args).env("MUSTER_HOME", world.home()).envs(variables.iter().copied()))
+}
+
+#[test]
+fn a_thief_with_the_old_directors_key_orders_nothing_after_the_next_root() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    let bundle = world.publish(&Bundle::fixture("digits", 1))?;
+    world.deploy("digits", "1")?;
+    world.until_serves("edge-1", "digits", 1)?;
+    let device = world.device("edge-1")?;
+    let fingerprint: muster_shared::Digest = device["fingerprint"].as_str().context("a fingerprint")?.parse()?;
+    let stolen = world.folder().join("stolen");
+    std::fs::create_dir(&stolen)?;
+    for name in ["ca.pem", "director.pem"] {
+        std::fs::copy(world.plane_folder().join(name), stolen.join(name))?;
+    }
+    world.muster(&["keys", "rotate", "director", "--compromised", "--new-epoch", "--yes"])?;
+    world.until("the device to obey the new director", |world| Ok((desired_epoch(world)? == Some(2)).then_some(())))?;
+
+    // The thief speaks at the plane's address, in the new epoch, numbered far ahead.
+    world.stop_plane();
+    let hostile = HostilePlane::start(&stolen, &world.plane().mqtt, "edge-1", fingerprint)?;
+    hostile.serve(open_bundle(&bundle)?.blobs);
+    let mut forged = hostile.next_desired(vec![])?;
+    forged.generation.number += 1 << 19;
+    hostile.send(hostile.sign(&forged)?)?;
+    hostile.until_reported("the stolen key's order to be refused", |reported| {
+        let serves = reported.slots.iter().any(|slot| slot.running.is_some());
+        (serves && reported.desired_refused.is_some()).then_some(())
+    })?;
+    drop(hostile);
+    world.start_plane()?;
+    world.until_serves("edge-1", "digits", 1)?;
+    assert_eq!(desired_epoch(&world)?, Some(2));
+    Ok(())
 }
 
 #[test]
