@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, claim, context, cordon, delete, describe, drain, explain, get, inspect, keys, login, pack, plan, predict,
-    push, rollout, scale, trust, uncordon, whoami,
+    apply, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login, pack, plan,
+    predict, push, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -47,9 +47,9 @@ enum Command {
     Whoami(whoami::Args),
     /// List contexts, or switch to another
     Context(context::Args),
-    /// Make or show the fleet's keys
+    /// Make, show and change the fleet's keys
     Keys(keys::Args),
-    /// Show the trust in force
+    /// Show the trust in force, or set a version floor
     Trust(trust::Args),
     /// Make tokens by which devices enrol
     Claim(claim::Args),
@@ -71,6 +71,8 @@ enum Command {
     Predict(predict::Args),
     /// Say why a deployment or a device is as it is
     Explain(explain::Args),
+    /// Ask a device for what it believes and why it does what it does
+    Diagnose(diagnose::Args),
     /// Show what would change and why, or approve it
     Plan(plan::Args),
     /// Follow a version change, hold it, or take it back
@@ -106,6 +108,7 @@ impl Cli {
             Command::Delete(args) => delete::run(args, &session).await,
             Command::Predict(args) => predict::run(args, &session).await,
             Command::Explain(args) => explain::run(args, &session).await,
+            Command::Diagnose(args) => diagnose::run(args, &session).await,
             Command::Plan(args) => plan::run(args, &session).await,
             Command::Rollout(args) => rollout::run(args, &session).await,
             Command::Scale(args) => scale::run(args, &session).await,

@@ -1,6 +1,7 @@
 //! The root that this person pinned, and what follows from it. Nothing that a control plane says
 //! about trust is believed unless it follows from the pin.
 
+use muster_shared::floor::{Floor, VerifiedFloor};
 use muster_shared::limits::ROOT_BYTES_MAX;
 use muster_shared::root::{RootError, TrustedRoot};
 use muster_shared::signing::Envelope;
@@ -48,6 +49,13 @@ pub async fn newest_root(client: &Client, pin: PinnedRoot) -> Result<TrustedRoot
 /// Every root that the control plane holds, unverified.
 pub async fn roots(client: &Client) -> Result<Vec<Envelope>> {
     client.get("/trust/roots").await.attempt(|| "cannot ask for the roots")
+}
+
+/// The version floors that count under a root.
+pub async fn floors(client: &Client, root: &TrustedRoot) -> Result<Vec<Floor>> {
+    let all: Vec<Envelope> = client.get("/trust/floors").await.attempt(|| "cannot ask for the version floors")?;
+    let verified = all.iter().filter_map(|envelope| VerifiedFloor::verify(envelope, root).ok());
+    Ok(verified.map(|floor| floor.floor().clone()).collect())
 }
 
 /// Keeps a root so that `muster inspect` can check signatures without a network.

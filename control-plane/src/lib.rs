@@ -74,7 +74,10 @@ use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
 use crate::routes::Routes;
 use crate::trust::ca::{self, Authority, ServerCertificate};
+use crate::trust::director::Director;
+use crate::trust::floors::Floors;
 use crate::trust::roles::Trust;
+use crate::trust::standing::Standings;
 
 /// What devices said and nobody has read yet; then the broker waits, and with it the devices.
 const BROKER_EVENTS_MAX: usize = 1024;
@@ -186,14 +189,16 @@ fn open_data(folder: &Path) -> anyhow::Result<File> {
 
 async fn open_plane(folder: &Path, device_life: Duration, stop: CancellationToken) -> anyhow::Result<Plane> {
     let db = Db::open(&folder.join("state.db")).await?;
-    let director = ca::open_director(&folder.join("director.pem"))?;
+    let director = Arc::new(Director::open(folder)?);
     let instance = new_instance()?;
     Ok(Plane {
         telemetry: TelemetryDb::open(&folder.join("telemetry.db")).await?,
         blobs: BlobStore::open(&folder.join("blobs"))?,
         catalog: Catalog::default(),
         authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(device_life)),
-        trust: Trust::open(&db, director.public()).await?,
+        trust: Trust::open(&db, director.clone()).await?,
+        floors: Floors::open(&db).await?,
+        standings: Standings::default(),
         live: Arc::new(Live::new(instance.clone(), db::devices::list(db.read()).await?)),
         chunks: ChunkServer::default(),
         gateway: Gateway::default(),

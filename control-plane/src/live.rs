@@ -9,7 +9,7 @@ use muster_shared::message::Hello;
 use muster_shared::reported::Reported;
 use muster_shared::signing::device::DevicePublicKey;
 use muster_shared::topic::{Leaf, Topic, Way};
-use muster_shared::{DeviceId, Digest};
+use muster_shared::{DeviceId, Digest, ModelName, Version};
 
 use crate::broker::Access;
 use crate::db::devices::DeviceRecord;
@@ -35,6 +35,8 @@ pub struct LiveDevice {
     pub time_told: Option<Nonce>,
     /// The newest root that this session was sent.
     pub root_sent: u64,
+    /// The version floors that it was sent since its last `hello`.
+    pub floors_sent: BTreeMap<ModelName, Version>,
     /// Its last signed report.
     pub reported: Option<Arc<Reported>>,
     /// Whether that report came in this session.
@@ -105,6 +107,7 @@ impl LiveDevice {
             hello_is_due: false,
             time_told: None,
             root_sent: 0,
+            floors_sent: BTreeMap::new(),
             reported: None,
             has_reported: false,
             held_back: None,

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use muster_shared::DeviceId;
 use muster_shared::id::InstanceId;
-use muster_shared::signing::key::SecretKey;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, Message};
 use tokio::sync::{Mutex, Notify};
@@ -25,7 +24,10 @@ use crate::http::session::Tries;
 use crate::live::Live;
 use crate::routes::Routes;
 use crate::trust::ca::Authority;
+use crate::trust::director::Director;
+use crate::trust::floors::Floors;
 use crate::trust::roles::Trust;
+use crate::trust::standing::Standings;
 
 /// The plane.
 pub struct Plane {
@@ -40,9 +42,13 @@ pub struct Plane {
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// The key that signs desired states.
-    pub director: SecretKey,
+    pub director: Arc<Director>,
     /// The roots.
     pub trust: Trust,
+    /// The version floors.
+    pub floors: Floors,
+    /// What the signatures of bundles are worth.
+    pub standings: Standings,
     /// The devices, as they are now.
     pub live: Arc<Live>,
     /// What serves chunks.

@@ -42,6 +42,8 @@ fn config(folder: &Path) -> Config {
     }
 }
 
+mod trust;
+
 /// A running plane; stopped and waited for by [`World::stop`].
 struct World {
     plane: Running,

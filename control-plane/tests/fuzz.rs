@@ -152,6 +152,7 @@ impl Plane {
             ready_file: None,
             new_admin_password: false,
             new_admin_code: false,
+            device_certificate_life: muster_control_plane::trust::ca::DEVICE_LIFE,
         };
         let (running, enrolled, key, token) = runtime.block_on(async {
             let running = muster_control_plane::start(config, stop.clone()).await.unwrap();

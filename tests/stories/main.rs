@@ -12,3 +12,4 @@ mod resilience;
 mod resume;
 mod rollouts;
 mod time;
+mod trust;

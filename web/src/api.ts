@@ -870,6 +870,68 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/devices/{id}/diagnosis": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a device believes and why it does what it does, in its own words: asked of it by a signed command. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description JSON of the device's own making */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": Record<string, never>;
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                502: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/devices/{id}/drain": {
         parameters: {
             query?: never;
@@ -1605,6 +1667,120 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/trust/director/next": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes the director's next key, or says which one waits: it takes the place of the present one as soon
+         *     as a root names it and not the present one.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DirectorKey"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/trust/floors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every version floor in its envelope, by model, also those whose signers the root names no more. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description DSSE envelopes */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": Record<string, never>[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Takes a version floor. Floors only rise. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            /** @description a version floor in its DSSE envelope */
+            requestBody: {
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FloorView"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -2940,6 +3116,11 @@ export interface components {
         /** @description One bundle. */
         BundleView: {
             /**
+             * @description Why nothing begins with it, if nothing may: it is below its model's version floor, or nobody
+             *     whom the root names signed it.
+             */
+            barred?: string | null;
+            /**
              * Format: int64
              * @description Bytes of all its files.
              */
@@ -3206,6 +3387,7 @@ export interface components {
         DirectorKey: {
             /** @description To be named by the root. */
             key: components["schemas"]["PublicKey"];
+            next?: components["schemas"]["PublicKey"] | null;
         };
         /**
          * @description Element types that travel.
@@ -3383,6 +3565,14 @@ export interface components {
         };
         /** @description All devices of one control plane. */
         FleetId: string;
+        /** @description A version floor in force. */
+        FloorView: {
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            newest?: components["schemas"]["Version"] | null;
+            /** @description The lowest version that may run. */
+            version: components["schemas"]["Version"];
+        };
         /** @description Many devices that fell silent together. */
         FreezeView: {
             /** @description Those that are silent. */
@@ -3683,6 +3873,8 @@ export interface components {
         PublicKey: string;
         /** @description What a pushed manifest still needs. */
         PushStatus: {
+            /** @description Why it will not be placed although it was taken, if it will not. */
+            barred?: string | null;
             /** @description The bundle. */
             manifest: components["schemas"]["Digest"];
             /** @description Files whose bytes the plane does not have; empty: the bundle is whole. */

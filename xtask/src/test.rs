@@ -52,12 +52,12 @@ const TIERS: [(&str, Tier); 13] = [
     ("page", web::check),
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
+        // A token to sign with.
+        setup::program("softhsm2-util", "softhsm2")?;
         // Everything but the simulation, and the stories, which need the programs.
-        let tests = [
-            "--test", "wire", "--test", "ed25519", "--test", "cli", "--test", "fleet", "--test", "story", "--test",
-            "sandbox",
-        ];
-        for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
+        let names = ["wire", "ed25519", "cli", "fleet", "keys", "story", "sandbox"];
+        let tests: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
+        for selected in [&["--lib", "--bins"][..], &tests[..], &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }
         Ok(())

@@ -14,6 +14,7 @@ pub mod desired;
 pub mod devices;
 pub mod documents;
 pub mod events;
+pub mod floors;
 pub mod history;
 pub mod people;
 pub mod plans;

@@ -12,7 +12,7 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People)]
+        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People), Box::new(Floors)]
     }
 }
 
@@ -242,6 +242,27 @@ impl MigrationTrait for People {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("people cannot be taken out again".to_owned()))
+    }
+}
+
+struct Floors;
+
+impl MigrationName for Floors {
+    fn name(&self) -> &str {
+        "state_0005_floors"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Floors {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // The newest version floor of each model.
+        let columns = vec![text("model"), big_integer("version"), text("envelope"), big_integer("added_ms")];
+        manager.create_table(table("floors", ["model"], columns)).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("floors cannot be taken out again".to_owned()))
     }
 }
 

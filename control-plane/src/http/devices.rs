@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use muster_shared::api::Problem;
 use muster_shared::api::dashboard::History;
 use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
+use muster_shared::command::Order;
 use muster_shared::id::Generation;
+use muster_shared::limits::clip;
 use muster_shared::telemetry::HostSample;
 use muster_shared::{DeviceId, Digest, id};
 use serde::Deserialize;
@@ -19,6 +22,7 @@ use super::error::{ApiError, ApiPath, ApiQuery};
 use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
+use crate::gateway::commands;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
@@ -35,6 +39,7 @@ pub fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(get))
         .routes(routes!(chunks))
         .routes(routes!(history))
+        .routes(routes!(diagnosis))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
         .routes(routes!(drain))
@@ -116,6 +121,25 @@ async fn history(
     let until_ms = now_ms();
     let from_ms = until_ms.saturating_sub(minutes * 60_000);
     Ok(Json(db::history::of(plane.telemetry.connection(), &id, (from_ms, until_ms)).await?))
+}
+
+/// What a device believes and why it does what it does, in its own words: asked of it by a signed command.
+#[utoipa::path(get, path = "/devices/{id}/diagnosis", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = Object, description = "JSON of the device's own making"),
+        (status = 404, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem)))]
+async fn diagnosis(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    if !db::devices::exists(plane.db.read(), &id).await? {
+        return Err(not_found(&id));
+    }
+    let answer = commands::order(&plane, &id, Order::Diagnose).await?;
+    let bad = |text: String| ApiError::new(StatusCode::BAD_GATEWAY, format!("{id} did not do it: {}", clip(text)));
+    if answer.status != 200 {
+        return Err(bad(String::from_utf8_lossy(&answer.body).into_owned()));
+    }
+    serde_json::from_slice(&answer.body).map(Json).map_err(|_| bad("what it said is no JSON".to_owned()))
 }
 
 /// What a device was sent of each chunk, since this plane started.

@@ -11,7 +11,9 @@ use crate::blobs::BlobError;
 use crate::catalog::CatalogError;
 use crate::db::DbError;
 use crate::gateway::GatewayError;
+use crate::trust::ca::CaError;
 use crate::trust::enrol::EnrolError;
+use crate::trust::floors::CannotRaise;
 use crate::trust::roles::TrustError;
 
 /// An error on its way to a client.
@@ -136,8 +138,51 @@ impl From<TrustError> for ApiError {
             TrustError::NotTheNext { .. } => with(StatusCode::CONFLICT).hint("see the newest with `muster trust show`"),
             TrustError::OtherDirector(_) => with(StatusCode::UNPROCESSABLE_ENTITY)
                 .hint("sign a root that names the key of `GET /api/v1/trust/director`: `muster keys init` does"),
+            TrustError::DirectorIsOffline { .. } => {
+                with(StatusCode::UNPROCESSABLE_ENTITY).hint("make a key of its own for each role: `muster keys new`")
+            }
+            TrustError::OfflineKey(_) => with(StatusCode::CONFLICT),
             TrustError::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
+            TrustError::Ca(error) => error.into(),
             TrustError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<CannotRaise> for ApiError {
+    fn from(error: CannotRaise) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            CannotRaise::NoRoot => with(StatusCode::CONFLICT).hint("run `muster keys init` first"),
+            CannotRaise::Floor(_) => with(StatusCode::UNPROCESSABLE_ENTITY)
+                .hint("sign it with the key of a publisher who may publish this model: `muster trust show`"),
+            CannotRaise::Lower { .. } => with(StatusCode::CONFLICT).hint(
+                "if it was set by mistake or by a thief, replace its publisher's key: `muster keys rotate publisher`",
+            ),
+            CannotRaise::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
+            CannotRaise::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => with(StatusCode::NOT_FOUND),
+            GatewayError::NobodyServes { .. } | GatewayError::Gone(_) | GatewayError::NotThere { .. } => {
+                with(StatusCode::SERVICE_UNAVAILABLE).hint("see `muster get devices`, and try again")
+            }
+            GatewayError::Busy => with(StatusCode::TOO_MANY_REQUESTS).hint("try again in a moment"),
+            GatewayError::Late(..) => with(StatusCode::GATEWAY_TIMEOUT).hint("try again in a moment"),
+            GatewayError::Random => Self::internal(&error),
+            GatewayError::Db(error) => error.into(),
         }
     }
 }
@@ -177,7 +222,9 @@ pub fn door_error(status: StatusCode, text: &str) -> Response {
 pub fn door_error_of(error: &GatewayError) -> Response {
     let status = match error {
         GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => StatusCode::NOT_FOUND,
-        GatewayError::NobodyServes { .. } | GatewayError::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
+        GatewayError::NobodyServes { .. } | GatewayError::Gone(_) | GatewayError::NotThere { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         GatewayError::Busy => StatusCode::TOO_MANY_REQUESTS,
         GatewayError::Late(..) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Random | GatewayError::Db(_) => {

@@ -1,5 +1,6 @@
 //! Background tasks: idempotent, woken by a nudge or by time, reading the truth themselves.
 
+mod floors;
 pub mod planner;
 pub mod publisher;
 pub mod retention;

@@ -14,11 +14,13 @@ use muster_shared::director_time::DirectorTime;
 use muster_shared::message::{Hello, TrustUpdate};
 use muster_shared::reported::Reported;
 use muster_shared::root::TrustedRoot;
-use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::signing::payload_type;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
 
+use super::floors;
 use crate::broker::QoS;
+use crate::catalog::CatalogError;
 use crate::db::desired::DesiredRecord;
 use crate::db::{self, DbError};
 use crate::live::LiveDevice;
@@ -44,6 +46,8 @@ enum PublishError {
     Number(#[from] CannotIssue),
     #[error("the desired state does not fit")]
     Wire(#[from] WireError),
+    #[error("its models' version floors cannot be sent")]
+    Floors(#[from] CatalogError),
     #[error(transparent)]
     Db(#[from] DbError),
 }
@@ -55,11 +59,15 @@ async fn publish(plane: &Plane) -> Result<(), DbError> {
         tell(plane, &root, &id).await;
     }
     let newest = root.root().version;
+    let in_force = plane.floors.in_force(&root);
     let due: Vec<DeviceId> = plane.live.read(|devices| {
         let lacks_root = |device: &LiveDevice, hello: &Hello| hello.root_version.max(device.root_sent) < newest;
+        let lacks_floor = |device: &LiveDevice| {
+            !in_force.is_empty() && !floors::lacking(device, &floors::models_reported(device), &in_force).is_empty()
+        };
         let is_due = |device: &LiveDevice| {
             let hello = device.hello.as_ref().filter(|_| device.connected);
-            hello.is_some_and(|hello| device.hello_is_due || lacks_root(device, hello))
+            hello.is_some_and(|hello| device.hello_is_due || lacks_root(device, hello) || lacks_floor(device))
         };
         devices.iter().filter(|(_, device)| is_due(device)).map(|(id, _)| id.clone()).collect()
     });
@@ -80,6 +88,10 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
     // Taken before anything is read: a `hello` that comes meanwhile makes it due again.
     let taken = plane.live.change(id, |live| {
         let due = std::mem::replace(&mut live.hello_is_due, false);
+        if due {
+            // What it was sent before may have been lost on the way.
+            live.floors_sent.clear();
+        }
         (due, live.clone())
     });
     let Some((hello_is_due, live)) = taken else { return Ok(()) };
@@ -93,7 +105,12 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
     // After the roots: the device must know this director. Before all else: by the time it judges the rest.
     send_time(plane, root, id, &live).await?;
     let hello = live.hello.as_ref();
-    let outcome = current_desired(plane, root, id, &live).await;
+    let outcome = async {
+        let slots = db::plans::placement(plane.db.read(), id).await?;
+        floors::send(plane, root, id, &live, &slots).await?;
+        current_desired(plane, root, id, &live).await
+    };
+    let outcome = outcome.await;
     if !matches!(outcome, Ok(Told::Desired { .. })) && hello_is_due {
         // Not answered after all.
         plane.live.change(id, |live| live.hello_is_due |= live.hello == hello.cloned());
@@ -103,7 +120,7 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
             plane.live.change(id, |live| live.held_back = None);
             let lacks = hello_is_due && hello.is_some_and(|hello| issue::lacks(hello, &desired.issued()));
             if live.connected && (is_new || lacks) {
-                let envelope = Envelope::sign(payload_type::DESIRED, desired.payload, &[&plane.director]);
+                let envelope = plane.director.sign(payload_type::DESIRED, desired.payload);
                 plane.send(id, Leaf::Desired, &SignedDesired(envelope), QoS::AtLeastOnce).await;
                 tracing::info!(device = %id, generation = %desired.generation, "desired state sent");
             }
@@ -159,7 +176,7 @@ async fn send_time(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &Live
         nonce: hello.nonce,
         now_ms: now_ms(),
     };
-    let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[&plane.director]);
+    let envelope = plane.director.sign(payload_type::TIME, wire::encode(&time)?);
     plane.send(id, Leaf::Trust, &TrustUpdate::Time(envelope), QoS::AtLeastOnce).await;
     plane.live.change(id, |live| live.time_told = Some(hello.nonce));
     Ok(())
@@ -175,7 +192,7 @@ async fn current_desired(
 ) -> Result<Told, PublishError> {
     let transaction = plane.db.begin().await?;
     let held = db::desired::get(&transaction, id).await?;
-    let slots: Vec<_> = db::plans::placement(&transaction, id).await?.into_values().collect();
+    let mut slots: Vec<_> = db::plans::placement(&transaction, id).await?.into_values().collect();
     let now_ms = now_ms();
     let need = Need {
         slots: db::plans::slots_digest(&slots),
@@ -193,6 +210,10 @@ async fn current_desired(
     };
     if let Some(why) = would_go_back(live, &slots, issued.as_ref(), &plane.routes.now()) {
         return Ok(Told::HeldBack(why));
+    }
+    let in_force = plane.floors.in_force(root);
+    for slot in &mut slots {
+        slot.floor = in_force.get(&slot.model).map(|held| held.floor.version);
     }
     let desired = Desired {
         fleet: root.root().fleet.clone(),

@@ -12,8 +12,11 @@
 //! | `GET /feed` | | server-sent events: [`dashboard::FeedSnapshot`], then [`dashboard::FeedChange`]s |
 //! | `GET /whoami` | | [`WhoAmI`] |
 //! | `GET /trust/director` | | [`DirectorKey`] |
+//! | `POST /trust/director/next` | | [`DirectorKey`]: the next key is made, and waits for a root that names it |
 //! | `GET /trust/roots` (open) | | list of [`crate::signing::Envelope`], by version |
 //! | `POST /trust/roots` | a root's [`crate::signing::Envelope`] | [`TrustView`] |
+//! | `GET /trust/floors` (open) | | list of [`crate::signing::Envelope`], by model |
+//! | `POST /trust/floors` | a [`crate::floor::Floor`]'s [`crate::signing::Envelope`] | [`FloorView`] |
 //! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
 //! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`], or with status 202 [`EnrolWaiting`] |
 //! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
@@ -32,6 +35,7 @@
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
 //! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |
+//! | `GET /devices/{id}/diagnosis` | | what the device says of itself, JSON as it is |
 //! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
 //! | `POST /plan` | [`plan::PlanRequest`] | [`plan::PlanView`]: what would change, without changing it |
 //! | `POST /plan/approve` | | [`plan::PlanView`]: silent devices are taken for lost, moves go on |
@@ -51,7 +55,7 @@ pub mod plan;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
-use crate::id::{DeviceId, FleetId, LabelText, Labels, UnixMs};
+use crate::id::{DeviceId, FleetId, LabelText, Labels, ModelName, UnixMs, Version};
 use crate::signing::Envelope;
 use crate::signing::key::PublicKey;
 
@@ -118,6 +122,19 @@ api_types! {
     pub struct DirectorKey {
         /// To be named by the root.
         pub key: PublicKey,
+        /// The key that takes its place as soon as a root names only that one, if it was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub next: Option<PublicKey>,
+    }
+
+    /// A version floor in force.
+    pub struct FloorView {
+        /// The model.
+        pub model: ModelName,
+        /// The lowest version that may run.
+        pub version: Version,
+        /// The highest version of the model here; none: there is no bundle of it.
+        pub newest: Option<Version>,
     }
 
     /// The trust in force.
