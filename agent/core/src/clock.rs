@@ -19,7 +19,7 @@ use muster_shared::signing::{Envelope, VerifyError, payload_type};
 use muster_shared::wire::{self, WireError};
 use muster_shared::{DeviceId, Nonce};
 
-use crate::accept::Identity;
+use crate::verify::Identity;
 
 /// A local clock that agrees this well with a director's is kept: network time is finer than a message
 /// that may have waited on its way. Certificates and desired states live far longer.

@@ -8,7 +8,7 @@ use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::wire::encode;
 use muster_shared::{DeploymentName, Digest, Nonce};
 
-use super::tests::{NONCE, agent, desired, phase};
+use super::tests::{NONCE, agent, desired, offer, phase};
 use super::{Action, Event};
 use crate::clock::Clock;
 use crate::slot::{SlotEvent, WorkerId};
@@ -30,13 +30,13 @@ fn a_device_whose_clock_ran_ahead_takes_what_it_refused_once_a_director_told_the
     let (mut agent, _) = agent(vec![], vec![]);
     let in_2099 = 4_070_908_800_000;
     let offered = desired(1, 1, &[spec("digits", 1)]);
-    agent.step(Event::DesiredOffered(offered.clone()), in_2099);
+    offer(&mut agent, offered.clone(), in_2099);
     assert!(agent.desired_refused().is_some_and(|refused| refused.reason.contains("expired")));
     // An answer to another hello, or of another day, says nothing.
     assert!(agent.step(Event::TimeTold(time(500, Nonce([8; 16]))), in_2099).is_empty());
     let actions = agent.step(Event::TimeTold(time(500, NONCE)), in_2099);
     assert!(matches!(actions[0], Action::Tell(EventKind::Clock, ..)) && actions.contains(&Action::SayHello));
-    agent.step(Event::DesiredOffered(offered), in_2099);
+    offer(&mut agent, offered, in_2099);
     assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
 }
 
@@ -46,10 +46,10 @@ fn a_device_whose_clock_is_surely_behind_begins_nothing_until_a_director_told_th
     agent.clock = Clock::new(900_000, 0);
     // It expires after the bound: whether it has by now, this device cannot know.
     let offered = desired(1, 1, &[spec("digits", 1)]);
-    agent.step(Event::DesiredOffered(offered.clone()), 0);
+    offer(&mut agent, offered.clone(), 0);
     assert!(agent.desired_refused().is_some_and(|refused| refused.reason.contains("nothing new begins")));
     agent.step(Event::TimeTold(time(1_000_000, NONCE)), 0);
-    agent.step(Event::DesiredOffered(offered), 0);
+    offer(&mut agent, offered, 0);
     assert!(agent.desired_refused().is_some_and(|refused| refused.reason.contains("expired")));
     assert_eq!(phase(&agent, "digits"), None);
 }
@@ -59,7 +59,7 @@ fn a_corrected_clock_neither_ends_nor_prolongs_a_probation() {
     let wanted = SlotSpec { probation_ms: 1_000, ..spec("digits", 1) };
     let (mut agent, _) = agent(vec![], vec![]);
     let digits: DeploymentName = "digits".parse().unwrap();
-    agent.step(Event::DesiredOffered(desired(1, 1, std::slice::from_ref(&wanted))), 0);
+    offer(&mut agent, desired(1, 1, std::slice::from_ref(&wanted)), 0);
     agent.step(Event::Slot(digits.clone(), SlotEvent::Fetched), 0);
     let measured = Measured { memory_peak_bytes: 1, latency_us: 2 };
     agent.step(Event::Slot(digits, SlotEvent::CheckPassed(WorkerId(1), measured)), 0);
