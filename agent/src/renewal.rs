@@ -66,7 +66,6 @@ impl Renewal {
         }
         self.next.asking = true;
         self.next.attempts = self.next.attempts.saturating_add(1);
-        self.next.renewed_unsure = !self.time.known().confirmed;
         let (enrolment, key, data) = (self.enrolment.clone(), self.key.clone(), self.data.clone());
         let (known, ended) = (self.time.known(), self.ended.0.clone());
         tokio::spawn(async move {
@@ -106,6 +105,7 @@ impl Renewal {
         self.next.asking = false;
         if renewed {
             self.next.refused = false;
+            self.next.renewed_unsure = !self.time.known().confirmed;
             self.mqtt.reconnect();
         }
         // Also after a success: one that is refused, or ends, at once must not be asked for in a loop.

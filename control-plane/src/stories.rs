@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use muster_shared::Version;
 use muster_shared::api::deployment::Status;
 use muster_shared::chunk::ChunkIndex;
-use muster_shared::id::Generation;
+use muster_shared::director_time::DirectorTime;
+use muster_shared::id::{Generation, Nonce};
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::VerifiedManifest;
-use muster_shared::message::{Call, Door, DoorRequest, Held, Reply, Request as Asked, TrustUpdate};
+use muster_shared::message::{Call, Door, DoorRequest, Held, Hello, Reply, Request as Asked, TrustUpdate};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Leaf;
-use muster_shared::wire;
+use muster_shared::{Digest, Version, wire};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -303,5 +303,28 @@ async fn one_folder_has_one_plane() {
     let world = World::start().await;
     let second = start(config(world.folder.path()), CancellationToken::new()).await;
     assert!(second.is_err_and(|error| error.to_string().contains("another control plane")));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_hello_that_asks_for_the_time_is_told_it_once_by_the_director_before_the_desired_state() {
+    let world = World::start().await;
+    let mut device = Device::enrol(&world.plane, "edge-1").await;
+    let nonce = Nonce([5; 16]);
+    let hello = Hello { boot: device.boot(), nonce, root_version: 1, holds: None, wants_time: true };
+    let before = crate::now_ms();
+    device.say(Leaf::Hello, &hello).await;
+    let TrustUpdate::Time(envelope) = device.hear(Leaf::Trust).await else { panic!("a time") };
+    let director = world.plane.plane().director.public();
+    let payload = envelope.verify(payload_type::TIME, &[director], 1).expect("the director signed it");
+    let time: DirectorTime = wire::decode(payload).expect("decodes");
+    assert_eq!((time.device.as_str(), time.fleet.as_str(), time.nonce), ("edge-1", "home", nonce));
+    assert_eq!(time.fingerprint, Digest::of(device.public_spki()));
+    assert!((before..=crate::now_ms()).contains(&time.now_ms));
+    device.desired(&world.plane).await;
+    // The same hello is not told again, nor is one that does not ask.
+    device.say(Leaf::Hello, &hello).await;
+    device.hello(6, 1, None).await;
+    assert!(device.hears_nothing(Leaf::Trust).await);
     world.stop().await;
 }

@@ -68,6 +68,33 @@ fn a_device_with_a_wrong_clock_serves_comes_back_and_takes_what_is_new() -> Resu
 }
 
 #[test]
+fn a_clock_that_jumps_back_a_year_while_the_agent_runs_changes_nothing() -> Result<()> {
+    let mut world = serving(world(&["edge-1"])?)?;
+    world.stop_agent("edge-1")?;
+    let clock = world.folder().join("clock");
+    std::fs::write(&clock, "+0")?;
+    world.start_agent_at("edge-1", &clock.to_string_lossy())?;
+    world.until_serves("edge-1", "digits", 1)?;
+    // In the middle of a probation, which a jump must not prolong by a year.
+    world.deploy_fleet("digits", "2", 1, "rollout: { probation: 3s }")?;
+    world.until("the probation to begin", |world| {
+        Ok((world.slot("edge-1", "digits")?["phase"] == "probation").then_some(()))
+    })?;
+    std::fs::write(&clock, "-1y")?;
+    world.until_serves("edge-1", "digits", 2)?;
+    answers(&world, 2)?;
+    world.deploy("digits", "1")?;
+    world.until_serves("edge-1", "digits", 1)?;
+    let log = world.log("edge-1")?;
+    let year = |line: &str| line.get(..4).and_then(|year| year.parse::<u32>().ok());
+    let years: Vec<u32> = log.lines().filter_map(year).collect();
+    let first = *years.first().context("the log is dated")?;
+    assert!(years.iter().any(|year| *year < first), "its clock did not jump: {log}");
+    assert!(!log.contains("which counts from now on"), "its time was never wrong: {log}");
+    Ok(())
+}
+
+#[test]
 fn a_device_enrols_whatever_its_clock_says() -> Result<()> {
     let world = world(&[])?;
     for (device, clock) in [("edge-1", "@1970-01-01 00:01:00"), ("edge-2", "@2099-06-01 12:00:00"), ("edge-3", "-1y")] {

@@ -107,6 +107,11 @@ impl Device {
         &self.enrolled.device
     }
 
+    /// Its public key, as a SubjectPublicKeyInfo.
+    pub(crate) fn public_spki(&self) -> Vec<u8> {
+        rcgen::PublicKeyData::subject_public_key_info(&self.key)
+    }
+
     pub(crate) fn boot(&self) -> BootId {
         self.boot
     }

@@ -201,7 +201,8 @@ impl World {
     }
 
     /// Starts the agent of an enrolled device whose wall clock is wrong: `@1970-01-01 00:01:00` (UTC) at its
-    /// start, or `-1y` all along. Time that only counts on is as it is.
+    /// start, `-1y` all along, or the path of a file that says so and may change. Time that only counts on is
+    /// as it is.
     pub fn start_agent_at(&mut self, name: &str, clock: &str) -> anyhow::Result<()> {
         self.start_agent_with(name, &wrong_clock(clock)?)
     }
@@ -495,12 +496,14 @@ impl World {
 
 /// The environment of a program whose wall clock is wrong, as [`World::start_agent_at`] has it. The library of
 /// the system package `faketime` is preloaded: the program under test is the one that is shipped.
-pub fn wrong_clock(clock: &str) -> anyhow::Result<[(&'static str, String); 4]> {
+pub fn wrong_clock(clock: &str) -> anyhow::Result<[(&'static str, String); 5]> {
     let library = output(Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]));
     let library = library.context("`faketime` is missing; `apt-get install faketime` brings it")?;
     Ok([
         ("LD_PRELOAD", library.trim().to_owned()),
-        ("FAKETIME", clock.to_owned()),
+        (if clock.starts_with('/') { "FAKETIME_TIMESTAMP_FILE" } else { "FAKETIME" }, clock.to_owned()),
+        // A file is read each time.
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("TZ", "UTC".to_owned()),
     ])
