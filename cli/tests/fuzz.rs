@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use muster_cli::commands::keys;
+use muster_cli::keys::{Unlock, file as key_file};
 use muster_cli::context::{Contexts, Home};
 use muster_cli::{bundle, golden, onnx, trust, url, yaml};
 use muster_fuzz::{PeakAlloc, alone};
@@ -146,7 +146,7 @@ fn documents_of_people_are_read_or_refused() {
     let path = folder.path().join("root.pem");
     alone.parser("key files", [key.as_bytes()]).inputs(3_000).past_permille_min(0).run(|bytes| {
         std::fs::write(&path, bytes).unwrap();
-        keys::read_key(&path).is_ok()
+        key_file::read(&path, &Unlock::default()).is_ok()
     });
 }
 
