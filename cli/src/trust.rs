@@ -11,6 +11,9 @@ use crate::context::{Home, PinnedRoot};
 use crate::error::{Attempt as _, Failure, Result};
 use crate::files::{self, Readable};
 
+/// Roots that are looked at where they are kept.
+const ROOTS_KEPT_MAX: usize = 4096;
+
 /// Why a control plane's roots do not lead from the pin to a root.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
@@ -74,6 +77,23 @@ pub fn remembered(home: &Home, pin: PinnedRoot) -> Option<TrustedRoot> {
     let bytes = files::read_bounded(file, 2 * ROOT_BYTES_MAX as u64).ok()?;
     let envelope: Envelope = serde_json::from_slice(&bytes).ok()?;
     TrustedRoot::pinned(&envelope, pin.digest).ok()
+}
+
+/// The newest root kept here that follows from the pinned one: what it takes to check signatures without
+/// a network, also after keys were changed.
+pub fn newest_remembered(home: &Home, pin: PinnedRoot) -> Option<TrustedRoot> {
+    let mut newest = remembered(home, pin)?;
+    let folder = home.root(pin.digest).parent().map(std::path::Path::to_owned)?;
+    let paths = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let read = |path: std::path::PathBuf| {
+        let bytes = files::read_bounded(std::fs::File::open(path).ok()?, 2 * ROOT_BYTES_MAX as u64).ok()?;
+        serde_json::from_slice::<Envelope>(&bytes).ok()
+    };
+    let kept: Vec<Envelope> = paths.take(ROOTS_KEPT_MAX).filter_map(read).collect();
+    while let Some(next) = kept.iter().find_map(|envelope| newest.follow(envelope).ok()) {
+        newest = next;
+    }
+    Some(newest)
 }
 
 /// The pin that stands for a root.

@@ -226,6 +226,8 @@ fn a_key_in_a_token_signs_bundles_floors_and_roots() {
     // The PIN may also come from a file.
     let pin = desk.write("pin", PIN);
     let bundle = pack(&desk, &format!("{publisher}&pin-source={pin}"), &[]);
+    let inspected = desk.json(&["inspect", &bundle, "-o", "json"]);
+    assert_eq!(inspected["signedBy"]["trusted"], true, "told without a network, also after the change: {inspected}");
     desk.ok(&["push", &bundle]);
     let verified = VerifiedManifest::verify(&plane.manifests()[0], &newest(&plane)).expect("the token signed it");
     assert_eq!(verified.signers(), [public.id()]);

@@ -196,6 +196,7 @@ impl Reason {
         match self {
             Self::NoBundle { .. } => "NoBundle",
             Self::Barred { why: Barred::BelowFloor(_), .. } => "BelowFloor",
+            Self::Barred { why: Barred::RootExpired, .. } => "RootExpired",
             Self::Barred { .. } => "PublisherNotTrusted",
             Self::NoDevices => "NoDevices",
             Self::NoMatch { .. } => "NoDeviceMatches",
@@ -242,6 +243,7 @@ impl fmt::Display for Reason {
             Self::Barred { model, version, why } => {
                 let next = match why {
                     Barred::BelowFloor(floor) => format!("push version {floor} or a later one"),
+                    Barred::RootExpired => "sign the next root: `muster keys renew`".to_owned(),
                     _ => "sign it anew with a publisher's key that the root names, and push it again".to_owned(),
                 };
                 write!(f, "nothing begins with version {version} of model {model}: {why}; {next}")

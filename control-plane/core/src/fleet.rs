@@ -264,6 +264,8 @@ pub enum Barred {
     PublisherRemoved,
     /// Only keys that the root names as compromised signed it.
     Compromised,
+    /// The root has expired: what runs runs on, and nothing begins.
+    RootExpired,
 }
 
 impl std::fmt::Display for Barred {
@@ -272,6 +274,7 @@ impl std::fmt::Display for Barred {
             Self::BelowFloor(floor) => write!(f, "its publisher wants nothing below version {floor} to run"),
             Self::PublisherRemoved => f.write_str("the root names its publisher no more"),
             Self::Compromised => f.write_str("only compromised keys signed it"),
+            Self::RootExpired => f.write_str("the root has expired"),
         }
     }
 }

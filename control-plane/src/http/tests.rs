@@ -246,3 +246,25 @@ async fn a_panic_costs_one_request() {
         assert_eq!(answer.problem().status, 500);
     }
 }
+
+#[tokio::test]
+async fn floors_and_the_next_director_come_and_go_by_the_api() {
+    let client = Client::start().await;
+    let envelope = |version: u64, seed: u8| {
+        let signer = crate::trust::roles::tests::key(seed);
+        serde_json::to_value(crate::trust::floors::tests::signed_floor(version, &signer)).expect("JSON")
+    };
+    let raise =
+        async |version, seed| client.send(Method::POST, "/api/v1/trust/floors", Some(envelope(version, seed))).await;
+    assert_eq!(raise(3, 11).await.problem().status, 422);
+    assert_eq!(raise(3, 10).await.json(), json!({"model": "digits", "version": 3, "newest": null}));
+    assert_eq!(raise(2, 10).await.problem().status, 409);
+    let open = client.raw(Request::get("/api/v1/trust/floors").body(Body::empty()).expect("a request")).await;
+    assert_eq!((open.status, open.json().as_array().map(Vec::len)), (200, Some(1)));
+    let made = client.send(Method::POST, "/api/v1/trust/director/next", None).await.json();
+    assert_eq!(client.get("/api/v1/trust/director").await.json(), made);
+    assert_ne!(made["key"], made["next"]);
+    let nobody = client.raw(Request::post("/api/v1/trust/director/next").body(Body::empty()).expect("a request"));
+    assert_eq!(nobody.await.status, 401);
+    assert_eq!(client.get("/api/v1/devices/edge-9/diagnosis").await.problem().status, 404);
+}

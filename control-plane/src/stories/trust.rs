@@ -83,6 +83,24 @@ async fn a_removed_publishers_model_is_left_where_it_is_and_goes_nowhere_else() 
 }
 
 #[tokio::test]
+async fn nothing_begins_under_an_expired_root_until_the_next_one() {
+    let world = World::start().await;
+    world.push(1, b"model").await;
+    world.deploy().await;
+    let (mut device, _) = world.device_that_serves("edge-1").await;
+    let director = world.plane.plane().director.public();
+    world.add_root(&sign_root(&muster_shared::root::Root { expires_ms: 1, ..root(2, 1, director) })).await;
+    world.push(2, b"better").await;
+    let status = world.status_until(|status| waits_for(status, "the root has expired")).await;
+    assert_eq!((status.ready, status.replicas.len()), (1, 1));
+    assert!(device.hears_nothing(Leaf::Desired).await);
+    world.add_root(&signed_root(3, 1, director)).await;
+    let (desired, _) = device.desired(&world.plane).await;
+    assert_eq!(desired.slots[0].version.get(), 2);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_stolen_directors_word_counts_no_more_once_a_root_names_the_next_one() {
     let world = World::start().await;
     let plane = world.plane.plane().clone();

@@ -13,6 +13,7 @@ use muster_shared::signing::Envelope;
 use crate::catalog::CatalogError;
 use crate::db;
 use crate::db::bundles::BundleRecord;
+use crate::now_ms;
 use crate::plane::Plane;
 
 /// What the signatures of bundles are worth under one root, so that each is verified once for it.
@@ -33,7 +34,9 @@ pub async fn barred(plane: &Plane) -> Result<BTreeMap<Digest, Barred>, CatalogEr
     let floors = plane.floors.in_force(&root);
     for record in db::bundles::list(plane.db.read()).await? {
         let below = floors.get(&record.model).map(|held| held.floor.version).filter(|floor| record.version < *floor);
+        let expired = root.root().expires_ms <= now_ms();
         let why = signed_by_nobody(plane, &root, &record).await?.or(below.map(Barred::BelowFloor));
+        let why = why.or(expired.then_some(Barred::RootExpired));
         barred.extend(why.map(|why| (record.manifest, why)));
     }
     Ok(barred)
