@@ -94,6 +94,15 @@ fn raise_files_limit() {
 /// Connections, workers' pipes, and room beside.
 const FILES_MAX: u64 = 8192;
 
+/// Checks that an attack's twin does without, from `MUSTER_CHECKS_OUT=Name,Name`. No release has this.
+#[cfg(feature = "attacks")]
+fn take_checks_out() -> anyhow::Result<()> {
+    let names = std::env::var("MUSTER_CHECKS_OUT").unwrap_or_default();
+    let checks: Result<Vec<_>, String> = names.split(',').filter(|name| !name.is_empty()).map(str::parse).collect();
+    muster_shared::checks::take_out(&checks.map_err(anyhow::Error::msg)?);
+    Ok(())
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if matches!(args.command, Command::Worker) {
@@ -106,6 +115,8 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    #[cfg(feature = "attacks")]
+    take_checks_out()?;
     muster_tls::install_provider();
     raise_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
