@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use muster_agent_core::reconcile::Event;
 use muster_agent_core::verify::{Mark, Watermark};
+use muster_shared::checks::{self, Check};
 use muster_shared::id::Generation;
 
 use crate::identity::write_durably;
@@ -192,7 +193,8 @@ impl TrustStore {
             return Err(reason.clone());
         }
         let mut next = wanted;
-        if self.kept.desired.map(|mark| mark.generation) > next.desired.map(|mark| mark.generation) {
+        let sinks = self.kept.desired.map(|mark| mark.generation) > next.desired.map(|mark| mark.generation);
+        if checks::on(Check::Order) && sinks {
             next.desired = self.kept.desired;
         }
         for (model, version) in &self.kept.seen {
