@@ -7,16 +7,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, StatusCode};
-use muster_agent_core::accept::{Holding, recall};
 use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
+use muster_agent_core::limits::OwnerLimits;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
+use muster_agent_core::verify::Holding;
+use muster_agent_core::verify::bundle::{Proven, files_bytes, read_manifest};
+use muster_agent_core::verify::desired::recall;
 use muster_shared::Nonce;
 use muster_shared::checks::{self, Check};
-use muster_shared::id::{BootId, UnixMs};
+use muster_shared::command::Order;
+use muster_shared::id::{BootId, InstanceId, UnixMs};
+use muster_shared::limits::{NOTES_MAX, clip};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
-use muster_shared::signing::payload_type;
+use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::Ack;
 use muster_shared::topic::Leaf;
 use muster_shared::{desired::SignedDesired, wire};
@@ -43,6 +48,8 @@ use crate::renewal::Renewal;
 use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
+use crate::trust_store::{Counter, Program, TrustStore};
+use crate::{diagnosis, engine};
 
 /// Events that may wait for the loop.
 const INBOX_MAX: usize = 1024;
@@ -106,15 +113,34 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::new(bound_ms, steady.now_ms());
     let time = Timekeeper::new(steady, clock.clone());
     let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
-    let restored = restore(&journal, &key, &enrolment, clock)?;
+    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
+    let trust = TrustStore::open(&config.data, counter);
+    let restored = Restored {
+        watermark: trust.watermark().clone(),
+        watermark_unknown: trust.unknown(),
+        limits: owner_limits(&config, &machine),
+        ..restore(&journal, &store, &key, &enrolment, clock)?
+    };
+    let to_loop = inbox.clone();
+    let watermarks = trust
+        // The loop is gone only when the whole process ends.
+        .start(move |event| drop(to_loop.blocking_send(event)))
+        .context("cannot start a thread that keeps the watermark")?;
     // Models start before networking: the connection is made only after the core has begun.
     let (agent, actions) = Agent::restored(restored, time.steady_ms());
     let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
-    let effects =
-        Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, inbox, (boot, time.clone()));
+    let effects = Effects::new(
+        (journal.clone(), watermarks),
+        store,
+        mqtt.clone(),
+        table.clone(),
+        program,
+        inbox,
+        (boot, time.clone()),
+    );
     let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
     let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
     let mut driver = Driver {
         agent,
@@ -132,6 +158,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         boot,
         reports: 0,
         calls: Calls::default(),
+        commands: Calls::default(),
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
     };
@@ -167,12 +194,19 @@ fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timeke
 }
 
 /// Reads the journal, verifying everything anew.
-fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment, clock: Clock) -> anyhow::Result<Restored> {
+fn restore(
+    journal: &Journal,
+    store: &Store,
+    key: &DeviceKey,
+    enrolment: &Enrolment,
+    clock: Clock,
+) -> anyhow::Result<Restored> {
     let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
         .and_then(|root| enrol::follow_later(root, &journal.roots()?))
         .context("the kept roots are not to be trusted")?;
     let identity = key.identity(enrolment);
-    let holding = Holding { identity: &identity, root: &root, held: None, nonce: None };
+    let (held, watermark, nonce, earlier_nonce) = (None, None, None, None);
+    let holding = Holding { identity: &identity, root: &root, held, watermark, nonce, earlier_nonce };
     let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {
         Some(Ok(desired)) => Some(desired),
         Some(Err(error)) => {
@@ -182,7 +216,55 @@ fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment, clock: Clo
         None => None,
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Restored { identity, version, root, clock, desired, proven: journal.proven()?, refusals: journal.refusals()? })
+    let software = engine::software();
+    // What an older agent kept does not say who signed it.
+    let who_signed = |proven: Proven| {
+        if !proven.signers.is_empty() {
+            return proven;
+        }
+        let bytes = store.read(proven.spec.envelope.sha256).map_err(|error| error.to_string());
+        let read =
+            |bytes: Vec<u8>| read_manifest(&bytes, &proven.spec, &root, &software).map_err(|error| error.to_string());
+        match bytes.and_then(read) {
+            Ok(manifest) => Proven {
+                signers: manifest.signers().to_vec(),
+                bytes: files_bytes(manifest.manifest(), &proven.spec),
+                ..proven
+            },
+            Err(error) => {
+                warn!(deployment = %proven.spec.deployment, error, "a proven version is to be verified again first");
+                proven
+            }
+        }
+    };
+    let proven = journal.proven()?.into_iter().map(who_signed).collect();
+    let refusals = journal.refusals()?;
+    let (watermark, watermark_unknown, limits) = Default::default();
+    Ok(Restored {
+        identity,
+        version,
+        root,
+        clock,
+        watermark,
+        watermark_unknown,
+        software,
+        limits,
+        desired,
+        proven,
+        refusals,
+    })
+}
+
+/// What the owner allows: of memory and cores, what the facts report.
+fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
+    let facts = machine.facts(config);
+    OwnerLimits {
+        memory_bytes: Some(facts.memory_bytes),
+        cpu_milli: Some(facts.cpu_milli),
+        disk_bytes: config.disk_bytes,
+        slots: config.slots,
+        models: config.models.clone(),
+    }
 }
 
 struct Driver {
@@ -203,6 +285,8 @@ struct Driver {
     boot: BootId,
     reports: u64,
     calls: Calls,
+    /// Commands that were carried out.
+    commands: Calls,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -327,7 +411,7 @@ impl Driver {
             Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
                 TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
                 TrustUpdate::Time(time) => self.happen(Event::TimeTold(time)),
-                TrustUpdate::Floor { .. } => {}
+                TrustUpdate::Floor { floor, manifest } => self.happen(Event::FloorOffered(floor, manifest)),
             },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
@@ -374,13 +458,13 @@ impl Driver {
             sequence: self.reports,
             at_ms: self.time.wall_ms(),
             root_version: self.agent.root().root().version,
-            applied: self.agent.held().map(|held| held.generation),
+            applied: self.agent.applied(),
             desired_refused: self.agent.desired_refused().cloned(),
             facts: self.machine.facts(&self.config),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
-            floors: vec![],
-            notes: self.agent.clock().note(self.time.steady_ms()).into_iter().collect(),
+            floors: self.agent.reported_floors(),
+            notes: self.notes(),
         };
         let signed = wire::encode(&reported)
             .map_err(anyhow::Error::from)
@@ -392,14 +476,56 @@ impl Driver {
         }
     }
 
+    /// What a person should know.
+    fn notes(&self) -> Vec<String> {
+        let clock = self.agent.clock().note(self.time.steady_ms());
+        clock.into_iter().chain(self.agent.notes()).take(NOTES_MAX).collect()
+    }
+
+    /// A call that asks for something else than a prediction: only a director's word counts.
+    fn commanded(&mut self, id: Nonce, envelope: &Envelope) -> Option<Answer> {
+        match self.agent.command(envelope, id) {
+            // Counted apart from other calls, which anybody on the broker can make until this id is forgotten.
+            Ok(_) if !self.commands.is_new(id) => None,
+            Ok(Order::Diagnose) => {
+                Some(Answer::json(StatusCode::OK, &diagnosis::of(&self.agent, self.time.steady_ms())))
+            }
+            Err(error) => {
+                let text = format!("a command was not believed: {error}");
+                self.carry_out(vec![Action::Tell(EventKind::TrustRefused, None, clip(text.clone()))]);
+                Some(Answer::error(StatusCode::FORBIDDEN, &text))
+            }
+        }
+    }
+
+    fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
+        if let Ok(bytes) = encoded(id, answer) {
+            self.effects.mqtt.send(Leaf::Reply(reply_to), QoS::AtLeastOnce, bytes);
+        }
+    }
+
     fn called(&mut self, call: Call) {
+        let request = match call.request {
+            Request::Command(envelope) => {
+                if let Some(answer) = self.commanded(call.id, &envelope) {
+                    self.answer(call.id, call.reply_to, answer);
+                }
+                return;
+            }
+            Request::Door(request) => request,
+        };
         if !self.calls.is_new(call.id) {
+            return;
+        }
+        if checks::on(Check::OwnerLimits) && !self.config.predictions_from_plane {
+            let text = "this device's owner does not let the control plane ask for predictions \
+                        (limits.predictions-from-plane); ask the device's own door";
+            self.answer(call.id, call.reply_to, Answer::error(StatusCode::FORBIDDEN, text));
             return;
         }
         let (doors, mqtt, room) = (self.doors.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
         tokio::spawn(async move {
             let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
-            let Request::Door(request) = call.request else { return };
             let answer = match room.try_acquire() {
                 Ok(_room) => timeout(deadline, answer_call(&doors, request)).await.ok(),
                 Err(_) => {
@@ -408,15 +534,19 @@ impl Driver {
             };
             // Past its deadline nobody waits for it.
             let Some(answer) = answer else { return };
-            let too_large = Answer::error(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "the answer is too large for the gateway; ask the device's own door",
-            );
-            if let Ok(bytes) = wire::encode(&reply(id, answer)).or_else(|_| wire::encode(&reply(id, too_large))) {
+            if let Ok(bytes) = encoded(id, answer) {
                 mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
             }
         });
     }
+}
+
+/// A reply on the wire, or word that it is too large for it.
+fn encoded(id: Nonce, answer: Answer) -> Result<Vec<u8>, wire::WireError> {
+    wire::encode(&reply(id, answer)).or_else(|_| {
+        let text = "the answer is too large for the gateway; ask the device's own door";
+        wire::encode(&reply(id, Answer::error(StatusCode::INSUFFICIENT_STORAGE, text)))
+    })
 }
 
 async fn answer_call(doors: &Doors, request: DoorRequest) -> Answer {
@@ -449,7 +579,7 @@ impl Default for Calls {
 
 impl Calls {
     fn is_new(&mut self, id: Nonce) -> bool {
-        if self.seen.contains(&id) {
+        if checks::on(Check::CallOnce) && self.seen.contains(&id) {
             return false;
         }
         if self.seen.len() == CALLS_REMEMBERED_MAX {

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_agent_core::fetch::{FetchAction, read_manifest};
+use muster_agent_core::fetch::FetchAction;
 use muster_agent_core::reconcile::{Action, Agent, Event};
 use muster_agent_core::slot::{Death, SlotEvent, WorkerId};
+use muster_agent_core::verify::Watermark;
+use muster_agent_core::verify::bundle::{read_manifest, recall_manifest};
 use muster_shared::DeploymentName;
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::BootId;
@@ -32,6 +34,8 @@ use crate::worker::protocol::Load;
 pub struct Effects {
     /// What survives a power cut.
     pub journal: Arc<Journal>,
+    /// What survives the loss of all but the key.
+    pub watermarks: std::sync::mpsc::Sender<Watermark>,
     /// Verified bytes.
     pub store: Store,
     /// The way to the plane.
@@ -72,7 +76,7 @@ pub struct Wanted {
 impl Effects {
     /// Effects without any worker yet.
     pub fn new(
-        journal: Arc<Journal>,
+        (journal, watermarks): (Arc<Journal>, std::sync::mpsc::Sender<Watermark>),
         store: Store,
         mqtt: Mqtt,
         table: Arc<Table>,
@@ -82,7 +86,7 @@ impl Effects {
     ) -> Self {
         let (workers, bounds, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let unsaved = VecDeque::new();
-        Self { journal, store, mqtt, table, program, boot, inbox, time, workers, bounds, ending, unsaved }
+        Self { journal, watermarks, store, mqtt, table, program, boot, inbox, time, workers, bounds, ending, unsaved }
     }
 
     /// Carries out actions in their order.
@@ -98,6 +102,8 @@ impl Effects {
                         self.store.send(Command::Retain(agent.specs_in_use()));
                     }
                 }
+                // The thread ends only with the last sender.
+                Action::KeepWatermark(watermark) => drop(self.watermarks.send(watermark)),
                 Action::Fetch(fetch) => self.fetch(fetch),
                 Action::Check(worker, spec) => self.start(worker, &spec, agent, true),
                 Action::Start(worker, spec) => self.start(worker, &spec, agent, false),
@@ -166,6 +172,7 @@ impl Effects {
             FetchAction::Done { .. }
             | FetchAction::Waiting { .. }
             | FetchAction::Untrusted { .. }
+            | FetchAction::Verified(_)
             | FetchAction::Discarded { .. } => {}
         }
     }
@@ -226,11 +233,18 @@ impl Effects {
         self.workers.insert(id, Worker { deployment: spec.deployment.clone(), handle, manifest });
     }
 
-    /// The manifest of a bundle on disk, verified again: what signs today decides what starts today.
+    /// The manifest of a bundle on disk. What was verified before, by this run or by the one that proved it, is
+    /// the very same by its digest, also where a root names its publisher no more: the core judged that.
+    /// All else is verified now.
     fn manifest_of(&self, spec: &SlotSpec, agent: &Agent) -> Result<Manifest, String> {
         let bytes =
             self.store.read(spec.envelope.sha256).map_err(|failure| format!("the bundle cannot be read: {failure}"))?;
-        Ok(read_manifest(&bytes, spec, agent.root())?.manifest().clone())
+        if agent.has_verified(spec.manifest) {
+            return recall_manifest(&bytes, spec);
+        }
+        let verified =
+            read_manifest(&bytes, spec, agent.root(), agent.software()).map_err(|error| error.to_string())?;
+        Ok(verified.manifest().clone())
     }
 
     fn route(&self, id: WorkerId, spec: &SlotSpec) {
@@ -263,7 +277,7 @@ fn save_one(journal: &Journal, action: &Action) -> Result<(), JournalError> {
     match action {
         Action::SaveRoot(version, root) => journal.save_root(*version, root),
         Action::SaveDesired(desired) => journal.save_desired(desired),
-        Action::SaveProven(deployment, spec) => journal.save_proven(deployment, spec.as_ref()),
+        Action::SaveProven(deployment, proven) => journal.save_proven(deployment, proven.as_ref()),
         Action::SaveRefusals(refusals) => journal.save_refusals(refusals),
         _ => Ok(()),
     }

@@ -30,7 +30,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
-use crate::config::{RawConfig, RawDoor, RawLimits};
+use crate::config::{RawConfig, RawDoor, RawLimits, RawTrust};
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::mqtt::tls_cause;
 use crate::outside::{Timekeeper, jitter};
@@ -273,6 +273,7 @@ fn write_config(data: &Path, labels: Labels) -> anyhow::Result<()> {
         data: ".".into(),
         door: RawDoor::default(),
         limits: RawLimits::default(),
+        trust: RawTrust::default(),
         telemetry_every: muster_shared::quantity::Millis(10_000),
         labels,
         local_mqtt: None,

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use muster_agent_core::accept::Identity;
+use muster_agent_core::verify::Identity;
 use muster_shared::id::UnixMs;
 use muster_shared::signing::device::DevicePublicKey;
 use muster_shared::signing::{Envelope, Signature};

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use muster_agent_core::verify::bundle::Proven;
 use muster_shared::desired::{SignedDesired, SlotSpec};
 use muster_shared::id::BootId;
 use muster_shared::limits::{DESIRED_BYTES_MAX, REPORTED_BYTES_MAX, SLOTS_MAX};
@@ -11,7 +12,7 @@ use muster_shared::reported::Refusal;
 use muster_shared::signing::Envelope;
 use muster_shared::telemetry::{Ack, SignedBatch};
 use muster_shared::wire::{self, Message, WireError, decode_as};
-use muster_shared::{DeploymentName, v1};
+use muster_shared::{DeploymentName, v1, v2};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -72,16 +73,25 @@ pub struct Journal {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ProvenRecord(SlotSpec);
+struct ProvenRecord(Proven);
 
 impl Message for ProvenRecord {
     const NAME: &'static str = "proven version";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = DESIRED_BYTES_MAX;
 
     fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
-        (version == 1).then(|| decode_as::<ProvenRecordV1, _>(body))
+        match version {
+            1 => Some(decode_as::<ProvenRecordV1, _>(body)),
+            2 => Some(decode_as::<ProvenRecordV2, _>(body)),
+            _ => None,
+        }
     }
+}
+
+/// What an older agent kept does not say who signed it: that is found out anew.
+fn unsigned(spec: SlotSpec) -> ProvenRecord {
+    ProvenRecord(Proven { spec, signers: vec![], bytes: 0 })
 }
 
 #[derive(Deserialize)]
@@ -89,7 +99,16 @@ struct ProvenRecordV1(v1::SlotSpec);
 
 impl From<ProvenRecordV1> for ProvenRecord {
     fn from(old: ProvenRecordV1) -> Self {
-        Self(old.0.into())
+        unsigned(old.0.into())
+    }
+}
+
+#[derive(Deserialize)]
+struct ProvenRecordV2(v2::SlotSpec);
+
+impl From<ProvenRecordV2> for ProvenRecord {
+    fn from(old: ProvenRecordV2) -> Self {
+        unsigned(old.0.into())
     }
 }
 
@@ -202,7 +221,7 @@ impl Journal {
     }
 
     /// The proven version of each slot.
-    pub fn proven(&self) -> Result<Vec<SlotSpec>, JournalError> {
+    pub fn proven(&self) -> Result<Vec<Proven>, JournalError> {
         let table = self.database.begin_read()?.open_table(PROVEN)?;
         let read = |entry: Result<(redb::AccessGuard<'_, &str>, redb::AccessGuard<'_, &[u8]>), _>| {
             let (_, bytes) = entry?;
@@ -212,13 +231,13 @@ impl Journal {
     }
 
     /// Keeps the proven version of a slot; none: forgets it.
-    pub fn save_proven(&self, deployment: &DeploymentName, spec: Option<&SlotSpec>) -> Result<(), JournalError> {
+    pub fn save_proven(&self, deployment: &DeploymentName, proven: Option<&Proven>) -> Result<(), JournalError> {
         let write = self.database.begin_write()?;
         {
             let mut table = write.open_table(PROVEN)?;
-            match spec {
-                Some(spec) => {
-                    table.insert(deployment.as_str(), wire::encode(&ProvenRecord(spec.clone()))?.as_slice())?;
+            match proven {
+                Some(proven) => {
+                    table.insert(deployment.as_str(), wire::encode(&ProvenRecord(proven.clone()))?.as_slice())?;
                 }
                 None => {
                     table.remove(deployment.as_str())?;
@@ -362,12 +381,25 @@ mod tests {
             write.commit().expect("commits");
         }
         let journal = Journal::open(data.path()).expect("opens");
-        assert_eq!(journal.proven().expect("reads"), std::slice::from_ref(&proven));
+        let unsigned = Proven { spec: proven.clone(), signers: vec![], bytes: 0 };
+        assert_eq!(journal.proven().expect("reads"), std::slice::from_ref(&unsigned));
         assert_eq!(journal.refusals().expect("reads"), std::slice::from_ref(&refusal));
 
+        // Version 2 said how a version came, too.
+        let old_proven = (old_proven, 3_u32, true);
+        let bytes = [vec![2], postcard::to_allocvec(&old_proven).expect("encodes")].concat();
+        {
+            let write = journal.database.begin_write().expect("begins");
+            write.open_table(PROVEN).expect("opens").insert("digits", bytes.as_slice()).expect("inserts");
+            write.commit().expect("commits");
+        }
+        let spec = SlotSpec { attempt: 3, swap_in_place: true, ..proven.clone() };
+        assert_eq!(journal.proven().expect("reads"), [Proven { spec, ..unsigned }]);
+
         // What is kept from now on says more.
-        let (proven, refusal) =
-            (SlotSpec { attempt: 1, swap_in_place: true, ..proven }, Refusal { attempt: 1, ..refusal });
+        let spec = SlotSpec { attempt: 1, floor: Version::new(2), ..proven };
+        let signers = vec![SecretKey::from_seed([9; 32]).public().id()];
+        let (proven, refusal) = (Proven { spec, signers, bytes: 77 }, Refusal { attempt: 1, ..refusal });
         journal.save_proven(&digits, Some(&proven)).expect("saves");
         journal.save_refusals(std::slice::from_ref(&refusal)).expect("saves");
         assert_eq!(journal.proven().expect("reads"), [proven]);

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use muster_cli::keys::{Unlock, file as key_file};
 use muster_cli::context::{Contexts, Home};
+use muster_cli::keys::{file as key_file, passphrase::Unlock};
 use muster_cli::{bundle, golden, onnx, trust, url, yaml};
 use muster_fuzz::{PeakAlloc, alone};
 use muster_shared::Digest;

@@ -543,6 +543,8 @@ pub fn bundle_of(spec: &SlotSpec) -> BundleRef {
 
 #[cfg(test)]
 mod time_tests;
+#[cfg(test)]
+mod trust_tests;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use muster_shared::checks::{self, Check};
 use muster_shared::command::Order;
 use muster_shared::desired::{Resources, SlotSpec};
 use muster_shared::id::{Generation, UnixMs};
@@ -111,7 +112,8 @@ impl Agent {
     }
 
     pub(super) fn watermark_kept(&mut self, mark: Option<Mark>, now_ms: UnixMs) -> Vec<Action> {
-        if mark.map(|mark| mark.generation) >= self.mark.map(|mark| mark.generation) {
+        let rises = mark.map(|mark| mark.generation) >= self.mark.map(|mark| mark.generation);
+        if !checks::on(Check::Order) || rises {
             self.mark = mark;
         }
         let is_marked = |(_, accepted): &mut (Envelope, AcceptedDesired)| {
