@@ -25,6 +25,9 @@ use crate::http::session::Tries;
 use crate::live::Live;
 use crate::routes::Routes;
 use crate::trust::ca::Authority;
+use crate::trust::ledger::Ledger;
+use crate::trust::refusals::Refusals;
+use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
 
 /// The plane.
@@ -43,6 +46,12 @@ pub struct Plane {
     pub director: SecretKey,
     /// The roots.
     pub trust: Trust,
+    /// The keys that never come back.
+    pub revocations: Revocations,
+    /// By what a database that went back is told.
+    pub ledger: Ledger,
+    /// Who was not let in lately.
+    pub refusals: Refusals,
     /// The devices, as they are now.
     pub live: Arc<Live>,
     /// What serves chunks.

@@ -36,6 +36,8 @@ fn config(folder: &Path) -> Config {
         names: vec![],
         advertise_mqtt: None,
         ready_file: None,
+        revocations: None,
+        restored: false,
         new_admin_password: false,
         new_admin_code: false,
     }

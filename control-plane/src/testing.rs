@@ -18,7 +18,7 @@ use crate::trust::roles::tests::signed_root;
 /// A plane in a folder that lives as long as the handle, without a root.
 pub(crate) async fn bare_plane() -> (Arc<Plane>, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let plane = crate::open_plane(folder.path(), CancellationToken::new()).await.expect("a plane");
+    let plane = crate::open_plane(folder.path(), (None, false), CancellationToken::new()).await.expect("a plane");
     (Arc::new(plane), folder)
 }
 

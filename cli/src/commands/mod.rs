@@ -4,8 +4,10 @@ pub mod context;
 pub mod login;
 pub mod whoami;
 
+pub mod approve;
 pub mod claim;
 pub mod keys;
+pub mod revoke;
 pub mod trust;
 
 pub mod inspect;

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod documents;
 pub mod events;
 pub mod history;
+pub mod members;
 pub mod people;
 pub mod plans;
 pub mod rollouts;

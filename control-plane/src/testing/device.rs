@@ -65,7 +65,9 @@ impl Device {
         let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
         let name = Some(name.parse().expect("an id"));
         let asked = Enrol { claim: Some(claim.id), secret: Some(claim.secret), csr, name, labels: Default::default() };
-        let enrolled = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let outcome = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let enrol::Outcome::Enrolled(enrolled) = outcome else { panic!("it waits") };
+        let enrolled = *enrolled;
         Self::connect(plane, enrolled, key, 1).await
     }
 

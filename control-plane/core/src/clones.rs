@@ -1,0 +1,113 @@
+//! Two agents with one identity, told from their signed reports.
+//!
+//! An agent's run never comes back once the next one has begun. A run that does, with a report that is
+//! both further on and later than what the other run last said, and this twice in a row, means that two
+//! agents live. Old reports that a broker plays again or in another order have the numbers and the times
+//! that they were signed with, so they prove nothing.
+
+use std::collections::VecDeque;
+
+use muster_shared::id::{BootId, UnixMs};
+
+/// Returns that prove a second agent; one could be a device whose clock was set during its restart.
+const RETURNS_MIN: u32 = 2;
+/// Runs of one device that are compared; the oldest give way.
+const RUNS_MAX: usize = 8;
+
+/// One run of an agent, as far as it was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    boot: BootId,
+    sequence: u64,
+    at_ms: UnixMs,
+}
+
+/// What was heard of one device's runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// The one heard last is the last.
+    runs: VecDeque<Run>,
+    returns: u32,
+}
+
+impl Runs {
+    /// Takes a verified report in; true: there are two agents.
+    pub fn hear(&mut self, boot: BootId, sequence: u64, at_ms: UnixMs) -> bool {
+        let run = Run { boot, sequence, at_ms };
+        let Some(current) = self.runs.back().cloned() else {
+            self.runs.push_back(run);
+            return false;
+        };
+        let Some(at) = self.runs.iter().position(|known| known.boot == boot) else {
+            if self.runs.len() >= RUNS_MAX {
+                self.runs.pop_front();
+            }
+            self.runs.push_back(run);
+            return false;
+        };
+        let goes_on = self.runs.get(at).is_some_and(|known| known.sequence < sequence);
+        if !goes_on {
+            return false;
+        }
+        if current.boot != boot {
+            if at_ms <= current.at_ms {
+                // It may have been under way for long.
+                return false;
+            }
+            self.returns = self.returns.saturating_add(1);
+        }
+        self.runs.remove(at);
+        self.runs.push_back(run);
+        self.returns >= RETURNS_MIN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(reports: &[(u8, u64, UnixMs)]) -> bool {
+        let mut runs = Runs::default();
+        reports.iter().fold(false, |cloned, (boot, sequence, at_ms)| {
+            runs.hear(BootId([*boot; 16]), *sequence, *at_ms) || cloned
+        })
+    }
+
+    #[test]
+    fn two_agents_that_take_turns_are_found() {
+        assert!(heard(&[(1, 5, 100), (2, 1, 110), (1, 6, 120), (2, 2, 130)]));
+        assert!(heard(&[(1, 5, 100), (2, 1, 110), (1, 6, 120), (1, 7, 125), (2, 2, 130), (1, 8, 140)]));
+    }
+
+    #[test]
+    fn one_return_is_not_enough() {
+        assert!(!heard(&[(1, 5, 100), (2, 1, 110), (1, 6, 120), (1, 7, 130)]));
+    }
+
+    #[test]
+    fn a_device_that_starts_again_and_again_is_one_device() {
+        let reports: Vec<_> = (0..100u8).map(|boot| (boot, 1, u64::from(boot) * 10)).collect();
+        assert!(!heard(&reports));
+        // Its clock starts in 1970 each time.
+        assert!(!heard(&(0..100u8).map(|boot| (boot, 1, 5)).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn a_broker_that_holds_back_repeats_and_mixes_reports_marks_nobody() {
+        // Every report that an honest device ever signed: four runs of five reports.
+        let signed: Vec<(u8, u64, UnixMs)> = (0..4u8)
+            .flat_map(|boot| (1..6u64).map(move |sequence| (boot, sequence, u64::from(boot) * 100 + sequence)))
+            .collect();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            let mut played = Vec::new();
+            for _ in 0..30 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                played.push(signed[(random % signed.len() as u64) as usize]);
+            }
+            assert!(!heard(&played), "{played:?}");
+        }
+    }
+}
