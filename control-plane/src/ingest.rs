@@ -76,7 +76,9 @@ impl Ingest {
             BrokerEvent::Message { device, topic, payload } => {
                 // The broker's access rule lets only these through; a bug there must not become one here.
                 match topic.parse::<Topic>() {
-                    Ok(topic) if topic.device.as_str() == device || !checks::on(Check::Topics) => self.message(topic, payload).await,
+                    Ok(topic) if topic.device.as_str() == device || !checks::on(Check::Topics) => {
+                        self.message(topic, payload).await
+                    }
                     _ => tracing::warn!(device, topic, "dropped a message on another's topic"),
                 }
             }

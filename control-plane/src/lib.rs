@@ -210,7 +210,11 @@ async fn open_plane(
         catalog: Catalog::default(),
         authority: Arc::new(Authority::open(&folder.join("ca.pem"))?),
         trust: Trust::open(&db, director.public()).await?,
-        live: Arc::new(Live::new(instance.clone(), db::devices::list(db.read()).await?, db::members::standings(db.read()).await?)),
+        live: Arc::new(Live::new(
+            instance.clone(),
+            db::devices::list(db.read()).await?,
+            db::members::standings(db.read()).await?,
+        )),
         revocations,
         ledger,
         refusals: Refusals::default(),

@@ -131,7 +131,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
 
 async fn revoke(id: &str, session: &Session) -> Result<()> {
     bytes::<8>(id).map_err(|_| {
-        Failure::new(format!("{id:?} is no claim's id")).hint("`muster claim list` shows the ids of those that there are")
+        Failure::new(format!("{id:?} is no claim's id"))
+            .hint("`muster claim list` shows the ids of those that there are")
     })?;
     session
         .client()?

@@ -68,9 +68,9 @@ mod tests {
 
     fn heard(reports: &[(u8, u64, UnixMs)]) -> bool {
         let mut runs = Runs::default();
-        reports.iter().fold(false, |cloned, (boot, sequence, at_ms)| {
-            runs.hear(BootId([*boot; 16]), *sequence, *at_ms) || cloned
-        })
+        reports
+            .iter()
+            .fold(false, |cloned, (boot, sequence, at_ms)| runs.hear(BootId([*boot; 16]), *sequence, *at_ms) || cloned)
     }
 
     #[test]

@@ -245,7 +245,11 @@ async fn document<T: serde::de::DeserializeOwned>(
     row.map(|row| json(doing, &row.document)).transpose()
 }
 
-async fn set_document(db: &impl ConnectionTrait, called: &'static str, content: &impl Serialize) -> Result<(), DbError> {
+async fn set_document(
+    db: &impl ConnectionTrait,
+    called: &'static str,
+    content: &impl Serialize,
+) -> Result<(), DbError> {
     let sql = "INSERT INTO documents (name, document) VALUES ($1, $2) \
                ON CONFLICT (name) DO UPDATE SET document = excluded.document";
     execute(db, "store a document", sql, [called.into(), to_json(content).into()]).await.map(drop)

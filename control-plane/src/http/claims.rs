@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use muster_shared::Digest;
 use muster_shared::api::members::{FactoryKey, FactoryView};
-use axum::http::StatusCode;
 use muster_shared::api::{Claim, ClaimView, NewClaim, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -51,8 +51,8 @@ async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<ClaimView>>, A
     responses((status = 204), (status = 404, body = Problem)))]
 async fn revoke(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<String>) -> Result<StatusCode, ApiError> {
     let mut bytes = [0; 8];
-    let known = hex::decode_to_slice(&id, &mut bytes).is_ok()
-        && db::claims::end(plane.db.write(), bytes, now_ms()).await?;
+    let known =
+        hex::decode_to_slice(&id, &mut bytes).is_ok() && db::claims::end(plane.db.write(), bytes, now_ms()).await?;
     match known {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::not_found("claim", &id).hint("see `muster get claims`")),

@@ -29,7 +29,11 @@ type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
 #[utoipa::path(post, path = "/enrol", tag = "devices", request_body = Enrol, security(()),
     responses((status = 200, body = Enrolled), (status = 202, body = EnrolWaiting), (status = 403, body = Problem),
         (status = 409, body = Problem), (status = 429, body = Problem)))]
-async fn first(State(plane): State<Arc<Plane>>, peer: Peer, ApiJson(asked): ApiJson<Enrol>) -> Result<Response, ApiError> {
+async fn first(
+    State(plane): State<Arc<Plane>>,
+    peer: Peer,
+    ApiJson(asked): ApiJson<Enrol>,
+) -> Result<Response, ApiError> {
     match enrol::enrol(&plane, &asked).await {
         Ok(Outcome::Enrolled(enrolled)) => Ok(Json(*enrolled).into_response()),
         Ok(Outcome::Waiting(waiting)) => Ok((StatusCode::ACCEPTED, Json(waiting)).into_response()),

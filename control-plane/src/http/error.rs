@@ -161,8 +161,9 @@ impl From<EnrolError> for ApiError {
             EnrolError::Waiting(_) => with(StatusCode::FORBIDDEN).hint("`muster approve DEVICE` lets it in"),
             EnrolError::FactoryFull => with(StatusCode::INSUFFICIENT_STORAGE),
             EnrolError::Csr(_) | EnrolError::Key(_) => with(StatusCode::UNPROCESSABLE_ENTITY),
-            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT)
-                .hint("enrol it under another name, or free this one: `muster revoke DEVICE`, `muster delete device DEVICE`"),
+            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT).hint(
+                "enrol it under another name, or free this one: `muster revoke DEVICE`, `muster delete device DEVICE`",
+            ),
             EnrolError::AlreadyEnrolled(_) => with(StatusCode::CONFLICT)
                 .hint("enrol it without a name, or start with an empty data folder for a new key"),
             EnrolError::TooManyLabels | EnrolError::BadClaim => with(StatusCode::UNPROCESSABLE_ENTITY),
@@ -181,8 +182,9 @@ impl From<MemberError> for ApiError {
         match error {
             MemberError::Unknown(_) => with(StatusCode::NOT_FOUND).hint("see `muster get devices`"),
             MemberError::NothingToApprove(_) => with(StatusCode::CONFLICT).hint("see `muster get devices`"),
-            MemberError::IsRevoked(_) => with(StatusCode::CONFLICT)
-                .hint("free its name with `muster delete device`, and enrol the machine anew with an empty data folder"),
+            MemberError::IsRevoked(_) => with(StatusCode::CONFLICT).hint(
+                "free its name with `muster delete device`, and enrol the machine anew with an empty data folder",
+            ),
             MemberError::NotRevoked(_) => with(StatusCode::CONFLICT).hint("`muster revoke DEVICE` first"),
             MemberError::List(error) if crate::files::is_disk_full(&error) => Self::disk_full(),
             MemberError::List(error) => Self::internal(&error),

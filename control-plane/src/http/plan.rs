@@ -82,9 +82,8 @@ async fn planned(plane: &Plane, asked: Vec<Deployment>) -> Result<PlanView, ApiE
     observed.deployments.extend(asked.into_iter().map(|asked| (asked.metadata.name, asked.spec)));
     let decision = decide(before.clone(), &observed, now_ms());
     let restored = db::members::restored(plane.db.read()).await?;
-    let restored = restored.map(|restored| {
-        format!("the database was put back ({}): nothing changes until you approve", restored.why)
-    });
+    let restored = restored
+        .map(|restored| format!("the database was put back ({}): nothing changes until you approve", restored.why));
     Ok(PlanView { restored, ..view(&before, &decision) })
 }
 

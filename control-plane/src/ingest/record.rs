@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use crate::broker::QoS;
 use crate::db::devices::Order;
 use crate::db::{self, DbError};
-use crate::now_ms;
 use crate::live::LiveDevice;
+use crate::now_ms;
 use crate::plane::Plane;
 use crate::trust::members;
 

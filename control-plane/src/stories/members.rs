@@ -103,7 +103,7 @@ async fn a_database_put_back_voids_claims_and_brings_no_revoked_key_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_reads_and_writes_nothing_of_another_one() {
     let world = World::start().await;
-    let (mut one, other) = (Device::enrol(&world.plane, "edge-1").await, Device::enrol(&world.plane, "edge-2").await);
+    let (one, other) = (Device::enrol(&world.plane, "edge-1").await, Device::enrol(&world.plane, "edge-2").await);
     let live = world.plane.plane.live.clone();
     one.hello(1, 1, None).await;
     until("heard", async || live.get(one.id()).is_some_and(|live| live.hello.is_some())).await;

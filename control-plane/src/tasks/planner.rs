@@ -93,9 +93,9 @@ fn hold(plane: &Plane, before: &State, decision: &mut Decision, restored: bool) 
         return;
     }
     let is_cloned = |device: &LiveDevice| device.standing == Standing::Cloned;
-    let cloned: Vec<DeviceId> = plane.live.read(|devices| {
-        devices.iter().filter(|(_, device)| is_cloned(device)).map(|(id, _)| id.clone()).collect()
-    });
+    let cloned: Vec<DeviceId> = plane
+        .live
+        .read(|devices| devices.iter().filter(|(_, device)| is_cloned(device)).map(|(id, _)| id.clone()).collect());
     for id in cloned {
         match before.placements.get(&id) {
             Some(slots) => state.placements.insert(id, slots.clone()),

@@ -119,6 +119,11 @@ impl Device {
         self.client.publish(leaf.of(self.id()).to_string(), QoS::AtLeastOnce, false, bytes).await.expect("sent");
     }
 
+    /// Says something on any topic, also on another device's.
+    pub(crate) async fn say_on(&self, topic: &str) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, vec![]).await.expect("sent");
+    }
+
     /// The next message on this topic.
     pub(crate) async fn hear<M: Message>(&mut self, leaf: Leaf) -> M {
         let bytes = match self.set_aside.iter().position(|(other, _)| *other == leaf) {

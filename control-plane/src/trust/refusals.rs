@@ -139,7 +139,8 @@ mod tests {
     fn many_addresses_take_bounded_memory_and_few_lines() {
         let (refusals, now) = (Refusals::default(), Instant::now());
         let address = |number: u32| IpAddr::V4((0x0a00_0000 + number).into());
-        let answered = (0..3 * ADDRESSES_MAX as u32).filter(|number| refusals.count(address(*number), "no", now)).count();
+        let answered =
+            (0..3 * ADDRESSES_MAX as u32).filter(|number| refusals.count(address(*number), "no", now)).count();
         assert!(answered <= FAILURES_TOGETHER_MAX as usize);
         assert_eq!(refusals.0.lock().expect("held by nobody").by_address.len(), ADDRESSES_MAX);
         assert_eq!(refusals.due(now).len(), WRITTEN_MAX + 1);

@@ -35,7 +35,10 @@ impl Revocations {
             Ok(file) => {
                 file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
                 if text.len() as u64 > FILE_BYTES_MAX {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {FILE_BYTES_MAX} bytes")));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("more than {FILE_BYTES_MAX} bytes"),
+                    ));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -49,7 +52,10 @@ impl Revocations {
                 Ok(revoked) => drop(keys.insert(revoked.fingerprint, revoked)),
                 Err(_) if line.trim().is_empty() => {}
                 Err(error) => {
-                    let text = format!("line {} cannot be read ({error}); repair it, or remove it if it is damaged", number + 1);
+                    let text = format!(
+                        "line {} cannot be read ({error}); repair it, or remove it if it is damaged",
+                        number + 1
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
             }

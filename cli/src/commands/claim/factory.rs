@@ -42,7 +42,10 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         Command::Add { file } => {
             let keys = read(&file)?;
             for some in keys.chunks(KEYS_AT_A_TIME) {
-                client.command_json(Method::POST, "/factory", &some).await.attempt(|| "cannot add to the factory list")?;
+                client
+                    .command_json(Method::POST, "/factory", &some)
+                    .await
+                    .attempt(|| "cannot add to the factory list")?;
             }
             output::print_line(format_args!("{} keys are on the factory list", keys.len()))
         }
@@ -53,7 +56,8 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
             }
             let mut table = Table::new(&["KEY", "NAME", "LABELS", "ENROLLED"]);
             for key in keys {
-                let labels = key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+                let labels =
+                    key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
                 let labels = if labels.is_empty() { "-".to_owned() } else { labels };
                 table.row([key.fingerprint.to_string(), or_dash(key.name), labels, or_dash(key.spent_ms.map(date))]);
             }
@@ -70,7 +74,9 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
 fn read(path: &Path) -> Result<Vec<FactoryKey>> {
     let attempt = || format!("cannot read the list {}", path.display());
     if std::fs::metadata(path).attempt(attempt)?.len() > FILE_BYTES_MAX {
-        return Err(Failure::new(format!("{}: more than {FILE_BYTES_MAX} bytes", path.display())).hint("split the list"));
+        return Err(
+            Failure::new(format!("{}: more than {FILE_BYTES_MAX} bytes", path.display())).hint("split the list")
+        );
     }
     let text = std::fs::read_to_string(path).attempt(attempt)?;
     if text.trim_start().starts_with('[') {
@@ -120,7 +126,10 @@ mod tests {
             let keys = read(&path).expect("reads");
             assert_eq!(keys.len(), 2);
             assert_eq!((keys[0].fingerprint, keys[0].labels.len(), keys[1].fingerprint), (one, 2, two));
-            assert_eq!((keys[0].name.as_ref().map(|name| name.as_str()), keys[1].name.as_ref()), (Some("edge-1"), None));
+            assert_eq!(
+                (keys[0].name.as_ref().map(|name| name.as_str()), keys[1].name.as_ref()),
+                (Some("edge-1"), None)
+            );
         }
         std::fs::write(&path, format!("{one}\nnonsense\n")).expect("writes");
         assert!(read(&path).expect_err("a bad line").to_string().contains("line 2"));
