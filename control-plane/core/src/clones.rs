@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use muster_shared::id::{BootId, UnixMs};
 
-/// Returns that prove a second agent; one could be a device whose clock was set during its restart.
+/// Returns that prove a second agent; one could be a device whose clock was set back and forth.
 const RETURNS_MIN: u32 = 2;
 /// Runs of one device that are compared; the oldest give way.
 const RUNS_MAX: usize = 8;
@@ -34,30 +34,24 @@ impl Runs {
     /// Takes a verified report in; true: there are two agents.
     pub fn hear(&mut self, boot: BootId, sequence: u64, at_ms: UnixMs) -> bool {
         let run = Run { boot, sequence, at_ms };
-        let Some(current) = self.runs.back().cloned() else {
-            self.runs.push_back(run);
-            return false;
-        };
-        let Some(at) = self.runs.iter().position(|known| known.boot == boot) else {
-            if self.runs.len() >= RUNS_MAX {
-                self.runs.pop_front();
-            }
-            self.runs.push_back(run);
-            return false;
-        };
-        let goes_on = self.runs.get(at).is_some_and(|known| known.sequence < sequence);
-        if !goes_on {
+        let current = self.runs.back().cloned();
+        if current.as_ref().is_some_and(|current| at_ms <= current.at_ms) {
+            // It may have been under way for long: only what was signed later than all before tells who lives.
             return false;
         }
-        if current.boot != boot {
-            if at_ms <= current.at_ms {
-                // It may have been under way for long.
-                return false;
-            }
+        let known = self.runs.iter().position(|known| known.boot == boot);
+        if known.and_then(|at| self.runs.get(at)).is_some_and(|known| known.sequence >= sequence) {
+            return false;
+        }
+        match known {
+            Some(at) => drop(self.runs.remove(at)),
+            None if self.runs.len() >= RUNS_MAX => drop(self.runs.pop_front()),
+            None => {}
+        }
+        self.runs.push_back(run);
+        if known.is_some() && current.is_some_and(|current| current.boot != boot) {
             self.returns = self.returns.saturating_add(1);
         }
-        self.runs.remove(at);
-        self.runs.push_back(run);
         self.returns >= RETURNS_MIN
     }
 }
