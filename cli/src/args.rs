@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login, pack, plan,
-    predict, push, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login,
+    pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -51,8 +51,12 @@ enum Command {
     Keys(keys::Args),
     /// Show the trust in force, or set a version floor
     Trust(trust::Args),
-    /// Make tokens by which devices enrol
+    /// Make, list and revoke tokens by which devices enrol
     Claim(claim::Args),
+    /// Let a device in that waits, or take one back that is held
+    Approve(approve::Args),
+    /// Cut a device off for good
+    Revoke(revoke::Args),
     /// Make a signed bundle of a model
     Pack(pack::Args),
     /// Show what is in a bundle file, or how two differ
@@ -65,7 +69,7 @@ enum Command {
     Get(get::Args),
     /// Show one thing in full
     Describe(describe::Args),
-    /// Delete a deployment
+    /// Delete a deployment, or forget a revoked device
     Delete(delete::Args),
     /// Ask a deployed model for predictions
     Predict(predict::Args),
@@ -99,6 +103,8 @@ impl Cli {
             Command::Keys(args) => keys::run(args, &session).await,
             Command::Trust(args) => trust::run(args, &session).await,
             Command::Claim(args) => claim::run(args, &session).await,
+            Command::Approve(args) => approve::run(args, &session).await,
+            Command::Revoke(args) => revoke::run(args, &session).await,
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use muster_shared::checks::{self, Check};
 use muster_shared::desired::Desired;
 use muster_shared::limits::FRAMES_PER_CHUNK;
 use muster_shared::message::{ChunkData, ChunkGet};
@@ -207,7 +208,15 @@ async fn serve_device(plane: Arc<Plane>, device: DeviceId, mut requests: mpsc::R
 
 async fn serve(plane: &Plane, device: &DeviceId, request: ChunkGet) -> Result<(), CatalogError> {
     let rights = plane.chunks.rights(plane, device).await?;
-    let Some(bytes) = rights.get(&request.blob) else {
+    // A device that was revoked while its request waited gets nothing more.
+    if !plane.live.is_heard(device) {
+        return Ok(());
+    }
+    let mut bytes = rights.get(&request.blob).copied();
+    if !checks::on(Check::ChunkRights) {
+        bytes = plane.blobs.bytes(request.blob).await?;
+    }
+    let Some(bytes) = bytes else {
         let none = ChunkData::Unavailable { blob: request.blob };
         plane.send(device, Leaf::ChunkData, &none, QoS::AtLeastOnce).await;
         return Ok(());
@@ -216,7 +225,7 @@ async fn serve(plane: &Plane, device: &DeviceId, request: ChunkGet) -> Result<()
     let frames = {
         // The semaphore is never closed.
         let _read = plane.chunks.reads.acquire().await;
-        plane.blobs.frames(request.blob, *bytes, numbers).await?
+        plane.blobs.frames(request.blob, bytes, numbers).await?
     };
     for (number, bytes) in frames {
         plane.chunks.count(device, request.blob, number, bytes.len());

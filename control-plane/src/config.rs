@@ -61,6 +61,13 @@ pub struct Args {
     /// Stop when standard input ends: a supervisor that dies takes this process with it
     #[arg(long)]
     pub stop_with_stdin: bool,
+    /// Where the list of revoked keys lies, and beside it the ledger: apart from what a backup of DIR puts
+    /// back [default: DIR/revocations]
+    #[arg(long, value_name = "FILE")]
+    pub revocations: Option<PathBuf>,
+    /// The database was put back from a backup: open claims are void, and nothing changes until approved
+    #[arg(long)]
+    pub restored: bool,
     /// Draw a new password for the user admin of the dashboard; its sessions end
     #[arg(long)]
     pub new_admin_password: bool,
@@ -83,6 +90,7 @@ pub struct RawConfig {
     names: Vec<String>,
     advertise_mqtt: Option<String>,
     device_certificate_life: Option<Millis>,
+    revocations: Option<PathBuf>,
 }
 
 /// Ready to use.
@@ -106,6 +114,10 @@ pub struct Config {
     pub device_certificate_life: Duration,
     /// Where to write [`crate::ready::Ready`].
     pub ready_file: Option<PathBuf>,
+    /// Where the list of revoked keys lies, if not in the data folder.
+    pub revocations: Option<PathBuf>,
+    /// Whether the database was put back from a backup, as the operator says.
+    pub restored: bool,
     /// Whether to draw a new password for the user `admin`.
     pub new_admin_password: bool,
     /// Whether to draw a new admin code although one was used.
@@ -218,6 +230,8 @@ impl TryFrom<(Args, RawConfig)> for Config {
             advertise_mqtt,
             device_certificate_life,
             ready_file: args.ready_file,
+            revocations: args.revocations.or(file.revocations),
+            restored: args.restored,
             new_admin_password: args.new_admin_password,
             new_admin_code: args.new_admin_code,
         })

@@ -26,6 +26,9 @@ use crate::routes::Routes;
 use crate::trust::ca::Authority;
 use crate::trust::director::Director;
 use crate::trust::floors::Floors;
+use crate::trust::ledger::Ledger;
+use crate::trust::refusals::Refusals;
+use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
 use crate::trust::standing::Standings;
 
@@ -49,6 +52,12 @@ pub struct Plane {
     pub floors: Floors,
     /// What the signatures of bundles are worth.
     pub standings: Standings,
+    /// The keys that never come back.
+    pub revocations: Revocations,
+    /// By what a database that went back is told.
+    pub ledger: Ledger,
+    /// Who was not let in lately.
+    pub refusals: Refusals,
     /// The devices, as they are now.
     pub live: Arc<Live>,
     /// What serves chunks.

@@ -25,6 +25,8 @@ use crate::testing::device::Device;
 use crate::testing::{file, manifest, publisher, signed};
 use crate::trust::roles::tests::signed_root;
 
+mod members;
+
 fn config(folder: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
@@ -37,6 +39,8 @@ fn config(folder: &Path) -> Config {
         advertise_mqtt: None,
         device_certificate_life: crate::trust::ca::DEVICE_LIFE,
         ready_file: None,
+        revocations: None,
+        restored: false,
         new_admin_password: false,
         new_admin_code: false,
     }
@@ -60,10 +64,16 @@ impl World {
     }
 
     async fn restart(self) -> Self {
+        self.restart_after(|| ()).await.0
+    }
+
+    /// Does something while the plane does not run.
+    async fn restart_after<T>(self, work: impl FnOnce() -> T) -> (Self, T) {
         self.plane.plane.stop.cancel();
         self.plane.finished().await;
+        let done = work();
         let plane = start(config(self.folder.path()), CancellationToken::new()).await.expect("a plane");
-        Self { plane, folder: self.folder }
+        (Self { plane, folder: self.folder }, done)
     }
 
     async fn stop(self) {

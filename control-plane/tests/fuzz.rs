@@ -153,6 +153,8 @@ impl Plane {
             new_admin_password: false,
             new_admin_code: false,
             device_certificate_life: muster_control_plane::trust::ca::DEVICE_LIFE,
+            revocations: None,
+            restored: false,
         };
         let (running, enrolled, key, token) = runtime.block_on(async {
             let running = muster_control_plane::start(config, stop.clone()).await.unwrap();
@@ -184,7 +186,9 @@ impl Plane {
                 name: Some("edge-1".parse().unwrap()),
                 labels: Default::default(),
             };
-            let enrolled = enrol::enrol(plane, &asked).await.unwrap();
+            let enrol::Outcome::Enrolled(enrolled) = enrol::enrol(plane, &asked).await.unwrap() else {
+                panic!("it is let in at once")
+            };
             let code = running.ready().admin_code.clone().unwrap();
             let router = http::api(plane.clone(), Listener::Tls);
             let login = Request::post("/api/v1/login").header(header::CONTENT_TYPE, "application/json");
@@ -192,7 +196,7 @@ impl Plane {
             let answer = router.oneshot(login).await.unwrap();
             let answer = answer.into_body().collect().await.unwrap().to_bytes();
             let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-            (running, enrolled, key, answer["token"].as_str().unwrap().to_owned())
+            (running, *enrolled, key, answer["token"].as_str().unwrap().to_owned())
         });
         Self { runtime, running, token, key, enrolled, stop, _folder: folder }
     }

@@ -80,3 +80,23 @@ fn a_device_that_was_given_no_root_and_no_ca_does_not_enrol() -> Result<()> {
     assert!(error.contains("factory list"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_device_sets_no_label_that_its_claim_does_not_allow() -> Result<()> {
+    let world = world(&[])?;
+    let claim = world.muster(&["claim", "new", "--site", "north", "--may-label", "rack", "--uses", "2"])?;
+    let enrol = |device: &str, label: &str| {
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--name", device, "--label", label, "--url", &world.plane().http]);
+        enrol.args(["--claim", claim.trim(), "--data"]).arg(world.folder().join(device)).output()
+    };
+    let refused = enrol("edge-1", "gpu=1")?;
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("label gpu") && error.contains("--may-label"), "{error}");
+    assert!(enrol("edge-1", "rack=7")?.status.success());
+    world.muster(&["revoke", "edge-1", "--reason", "stolen"])?;
+    assert!(world.muster(&["get", "devices"])?.contains("revoked"));
+    world.muster(&["delete", "device", "edge-1"])?;
+    assert!(enrol("edge-2", "rack=7")?.status.success());
+    Ok(())
+}

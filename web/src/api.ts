@@ -206,6 +206,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/claims/{id}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The claim counts no more; devices that it enrolled stay. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/deployments": {
         parameters: {
             query?: never;
@@ -782,6 +825,94 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        /** Forgets a revoked device: its name is free, its key stays revoked. */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets a device in that waits, takes one back that is held, lets a cloned one go on. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceView"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -1073,6 +1204,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/devices/{id}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The device's key is revoked: it is cut off at once, and never comes back. It is shown until it is
+         *     deleted; one that was held is forgotten at once.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["Revoke"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceView"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/devices/{id}/uncordon": {
         parameters: {
             query?: never;
@@ -1127,7 +1310,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Enrols a device with a claim; the same key with the same claim gets its certificate again. */
+        /**
+         * Enrols a device with a claim, or by its place on the factory list; the same key gets its certificate
+         *     again. Status 202: an operator has yet to let it in.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -1149,6 +1335,14 @@ export interface paths {
                         "application/json": components["schemas"]["Enrolled"];
                     };
                 };
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["EnrolWaiting"];
+                    };
+                };
                 403: {
                     headers: {
                         [name: string]: unknown;
@@ -1158,6 +1352,14 @@ export interface paths {
                     };
                 };
                 409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -1205,6 +1407,121 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/factory": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The factory list, the oldest entries first. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FactoryView"][];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Puts keys on the factory list: their devices enrol without a claim, each once. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FactoryKey"][];
+                };
+            };
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/factory/{fingerprint}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Takes a key off the factory list; a device that enrolled with it stays. */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    fingerprint: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         patch?: never;
@@ -1516,6 +1833,14 @@ export interface paths {
                     };
                 };
                 403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3215,7 +3540,7 @@ export interface components {
              * @description How many devices it may enrol.
              */
             uses: number;
-            /** @description Whether it counts no more: it was made before the database went back to an earlier state. */
+            /** @description Whether it counts no more: it was revoked, or made before the database went back to an earlier state. */
             void?: boolean;
         };
         /** @description A condition, as Kubernetes has them. */
@@ -3380,6 +3705,10 @@ export interface components {
             silentSinceMs?: components["schemas"]["u64"] | null;
             /** @description Its slots as it last reported them. */
             slots: components["schemas"]["SlotReport"][];
+            /** @description Whether it is one of the fleet. */
+            standing?: components["schemas"]["Standing"];
+            /** @description Why it is not simply a member. */
+            standingWhy?: string | null;
         };
         /** @description A SHA-256 digest. */
         Digest: string;
@@ -3408,6 +3737,13 @@ export interface components {
             /** @description The claim's secret, hex. */
             secret?: string | null;
         };
+        /** @description A device was noted, and waits for an operator (status 202): it asks again later. */
+        EnrolWaiting: {
+            /** @description What it waits for. */
+            detail: string;
+            /** @description The name it will have. */
+            device: components["schemas"]["DeviceId"];
+        };
         /** @description A device's certificate and what it needs to connect. */
         Enrolled: {
             /** @description The CA's certificate, PEM; its digest must be the pinned one. */
@@ -3431,6 +3767,27 @@ export interface components {
             kind: components["schemas"]["Happening"];
             /** @description The particulars. */
             text: string;
+        };
+        /** @description A key that may enrol without a claim. */
+        FactoryKey: {
+            /** @description SHA-256 of the public key (SubjectPublicKeyInfo in DER). */
+            fingerprint: components["schemas"]["Digest"];
+            /** @description Labels that its device gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            name?: components["schemas"]["DeviceId"] | null;
+        };
+        /** @description A key on the factory list. */
+        FactoryView: {
+            /** @description SHA-256 of the public key. */
+            fingerprint: components["schemas"]["Digest"];
+            /** @description Labels that its device gets. */
+            labels: {
+                [key: string]: string;
+            };
+            name?: components["schemas"]["DeviceId"] | null;
+            spentMs?: components["schemas"]["u64"] | null;
         };
         /** @description What a machine is. Absent facts are unknown, not zero. */
         Facts: {
@@ -3843,6 +4200,8 @@ export interface components {
             changes: components["schemas"]["ChangeView"][];
             /** @description Groups of devices that fell silent together, so that nothing of theirs moves. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes until an operator approves, where that is so. */
+            restored?: string | null;
             /** @description What waits, by deployment. */
             waiting: components["schemas"]["WaitingView"][];
         };
@@ -3943,6 +4302,11 @@ export interface components {
              * @default 128Mi
              */
             memory: components["schemas"]["Bytes"];
+        };
+        /** @description Asks for a device to be revoked. */
+        Revoke: {
+            /** @description Why, for whoever reads the list later. */
+            reason?: string;
         };
         /** @description How a new version comes. */
         Rollout: {
@@ -4095,6 +4459,11 @@ export interface components {
             /** @description Which version. */
             version?: string;
         };
+        /**
+         * @description Whether a device is one of the fleet.
+         * @enum {string}
+         */
+        Standing: "member" | "waiting" | "held" | "cloned" | "revoked";
         /** @description What is. */
         Status: {
             /**

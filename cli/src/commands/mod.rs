@@ -4,9 +4,11 @@ pub mod context;
 pub mod login;
 pub mod whoami;
 
+pub mod approve;
 pub mod claim;
 pub mod floor;
 pub mod keys;
+pub mod revoke;
 pub mod trust;
 
 pub mod inspect;

@@ -75,6 +75,9 @@ fn text(device: &DeviceView, now_ms: UnixMs) -> String {
     facts.add("name", &device.id);
     facts.add("labels", labels(&device.labels));
     facts.add("state", tell::device::state(device, now_ms));
+    if let Some(why) = &device.standing_why {
+        facts.add("standing", why);
+    }
     facts.add("schedule", tell::device::schedule(device.schedule));
     facts.add("last seen", or_dash(device.last_seen_ms.map(date)));
     facts.add("enrolled", date(device.enrolled_ms));

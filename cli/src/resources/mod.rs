@@ -102,7 +102,7 @@ impl Kind {
             Self::Devices => devices::fetch(client, name, wide).await,
             Self::Bundles => bundles::fetch(client, name, wide).await,
             Self::Events => events::fetch(client, name).await,
-            Self::Claims => claims::fetch(client, name).await,
+            Self::Claims => claims::fetch(client, name, wide).await,
         }
     }
 

@@ -61,6 +61,9 @@ pub trait Access: Send + Sync + 'static {
     /// the certificate's SubjectPublicKeyInfo in DER.
     fn admit(&self, name: &str, fingerprint: [u8; 32]) -> bool;
 
+    /// A holder of a certificate of ours was not admitted: its name, and the SubjectPublicKeyInfo.
+    fn turned_away(&self, _name: &str, _spki: &[u8]) {}
+
     /// Whether the device may publish to this topic, also as its last will.
     fn may_publish(&self, device: &str, topic: &str) -> bool;
 

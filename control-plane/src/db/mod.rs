@@ -16,6 +16,7 @@ pub mod documents;
 pub mod events;
 pub mod floors;
 pub mod history;
+pub mod members;
 pub mod people;
 pub mod plans;
 pub mod rollouts;

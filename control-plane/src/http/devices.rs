@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use muster_shared::api::Problem;
 use muster_shared::api::dashboard::History;
 use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
+use muster_shared::api::members::{Revoke, Standing};
 use muster_shared::command::Order;
 use muster_shared::id::Generation;
 use muster_shared::limits::clip;
@@ -18,14 +19,16 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::{ApiError, ApiPath, ApiQuery};
+use super::error::{ApiError, ApiJson, ApiPath, ApiQuery};
 use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
 use crate::gateway::commands;
+use crate::live::Stranger;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
+use crate::trust::members;
 
 /// A history's length, where nothing is said.
 const HISTORY_MINUTES: u64 = 60;
@@ -36,7 +39,9 @@ const HISTORY_MINUTES_MAX: u64 = 7 * 24 * 60;
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
     OpenApiRouter::new()
         .routes(routes!(list))
-        .routes(routes!(get))
+        .routes(routes!(get, forget))
+        .routes(routes!(approve))
+        .routes(routes!(revoke))
         .routes(routes!(chunks))
         .routes(routes!(history))
         .routes(routes!(diagnosis))
@@ -50,16 +55,86 @@ pub fn routes() -> OpenApiRouter<Arc<Plane>> {
 async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<DeviceView>>, ApiError> {
     let records = db::devices::list(plane.db.read()).await?;
     let mut known = Known::read(&plane).await?;
-    Ok(Json(records.into_iter().map(|record| known.view(&plane, record)).collect()))
+    let mut views: Vec<DeviceView> = records.into_iter().map(|record| known.view(&plane, record)).collect();
+    views.extend(plane.live.strangers().into_iter().map(stranger_view));
+    Ok(Json(views))
 }
 
 /// One device.
 #[utoipa::path(get, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
     responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
 async fn get(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
-    let record = db::devices::get(plane.db.read(), &id).await?;
-    let record = record.ok_or_else(|| not_found(&id))?;
+    let Some(record) = db::devices::get(plane.db.read(), &id).await? else {
+        let stranger = plane.live.strangers().remove(&id).ok_or_else(|| not_found(&id))?;
+        return Ok(Json(stranger_view((id, stranger))));
+    };
     Ok(Json(Known::read(&plane).await?.view(&plane, record)))
+}
+
+/// A device that an operator has yet to take back: only its certificate is known.
+fn stranger_view((id, stranger): (DeviceId, Stranger)) -> DeviceView {
+    DeviceView {
+        connected: false,
+        silent_since_ms: None,
+        schedule: Schedule::Open,
+        standing: Standing::Held,
+        standing_why: Some(
+            "it has a certificate of this control plane, whose database does not know it; `muster approve` takes it back"
+                .to_owned(),
+        ),
+        last_seen_ms: Some(stranger.last_seen_ms),
+        enrolled_ms: stranger.last_seen_ms,
+        fingerprint: stranger.key.fingerprint(),
+        labels: id::Labels::new(),
+        desired: None,
+        applied: None,
+        facts: None,
+        slots: vec![],
+        refusals: vec![],
+        desired_refused: None,
+        host: None,
+        models: vec![],
+        id,
+    }
+}
+
+/// Lets a device in that waits, takes one back that is held, lets a cloned one go on.
+#[utoipa::path(post, path = "/devices/{id}/approve", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn approve(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+) -> Result<Json<DeviceView>, ApiError> {
+    members::approve(&plane, &id).await?;
+    get(State(plane), ApiPath(id)).await
+}
+
+/// The device's key is revoked: it is cut off at once, and never comes back. It is shown until it is
+/// deleted; one that was held is forgotten at once.
+#[utoipa::path(post, path = "/devices/{id}/revoke", tag = "devices", params(("id" = String, Path)),
+    request_body = Revoke, responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn revoke(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+    ApiJson(asked): ApiJson<Revoke>,
+) -> Result<Json<DeviceView>, ApiError> {
+    let stranger = plane.live.strangers().remove(&id);
+    members::revoke(&plane, &id, &asked.reason).await?;
+    match (db::devices::get(plane.db.read(), &id).await?, stranger) {
+        (None, Some(stranger)) => {
+            let view = stranger_view((id, stranger));
+            Ok(Json(DeviceView { standing: Standing::Revoked, standing_why: Some(asked.reason), ..view }))
+        }
+        _ => get(State(plane), ApiPath(id)).await,
+    }
+}
+
+/// Forgets a revoked device: its name is free, its key stays revoked.
+#[utoipa::path(delete, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn forget(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<StatusCode, ApiError> {
+    members::forget(&plane, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Nothing new comes to the device; what is there stays.
@@ -188,6 +263,8 @@ impl Known {
         DeviceView {
             silent_since_ms: silence.map(|silence| silence.since_ms),
             schedule: record.schedule,
+            standing: live.as_ref().map_or(Standing::Member, |live| live.standing),
+            standing_why: live.as_ref().map(|live| live.standing_why.clone()).filter(|why| !why.is_empty()),
             connected: live.as_ref().is_some_and(|live| live.connected),
             last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),
             enrolled_ms: record.enrolled_ms,

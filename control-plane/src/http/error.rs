@@ -14,6 +14,7 @@ use crate::gateway::GatewayError;
 use crate::trust::ca::CaError;
 use crate::trust::enrol::EnrolError;
 use crate::trust::floors::CannotRaise;
+use crate::trust::members::MemberError;
 use crate::trust::roles::TrustError;
 
 /// An error on its way to a client.
@@ -192,11 +193,22 @@ impl From<EnrolError> for ApiError {
         let with = |status| Self::new(status, chain(&error));
         match error {
             EnrolError::NoRoot => with(StatusCode::CONFLICT).hint("the operator has to run `muster keys init` first"),
-            EnrolError::NoClaim | EnrolError::Expired | EnrolError::Spent(_) => {
+            EnrolError::NoClaim | EnrolError::Expired | EnrolError::Spent(_) | EnrolError::Void => {
                 with(StatusCode::FORBIDDEN).hint("ask for a new claim: `muster claim new`")
             }
+            EnrolError::NotListed => with(StatusCode::FORBIDDEN)
+                .hint("enrol it with a claim from `muster claim new`, or add its key with `muster claim factory add`"),
+            EnrolError::Label(_) => with(StatusCode::FORBIDDEN)
+                .hint("leave the label out, or ask for a claim made with `muster claim new --may-label KEY`"),
+            EnrolError::OtherName(_) => with(StatusCode::CONFLICT).hint("enrol it without a name"),
+            EnrolError::Revoked => with(StatusCode::FORBIDDEN)
+                .hint("a revoked key never comes back: start with an empty data folder for a new key"),
+            EnrolError::Waiting(_) => with(StatusCode::FORBIDDEN).hint("`muster approve DEVICE` lets it in"),
+            EnrolError::FactoryFull => with(StatusCode::INSUFFICIENT_STORAGE),
             EnrolError::Csr(_) | EnrolError::Key(_) => with(StatusCode::UNPROCESSABLE_ENTITY),
-            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT).hint("enrol it under another name"),
+            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT).hint(
+                "enrol it under another name, or free this one: `muster revoke DEVICE`, `muster delete device DEVICE`",
+            ),
             EnrolError::AlreadyEnrolled(_) => with(StatusCode::CONFLICT)
                 .hint("enrol it without a name, or start with an empty data folder for a new key"),
             EnrolError::TooManyLabels | EnrolError::BadClaim => with(StatusCode::UNPROCESSABLE_ENTITY),
@@ -205,6 +217,23 @@ impl From<EnrolError> for ApiError {
             }
             EnrolError::Ca(error) => Self::internal(&error),
             EnrolError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<MemberError> for ApiError {
+    fn from(error: MemberError) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            MemberError::Unknown(_) => with(StatusCode::NOT_FOUND).hint("see `muster get devices`"),
+            MemberError::NothingToApprove(_) => with(StatusCode::CONFLICT).hint("see `muster get devices`"),
+            MemberError::IsRevoked(_) => with(StatusCode::CONFLICT).hint(
+                "free its name with `muster delete device`, and enrol the machine anew with an empty data folder",
+            ),
+            MemberError::NotRevoked(_) => with(StatusCode::CONFLICT).hint("`muster revoke DEVICE` first"),
+            MemberError::List(error) if crate::files::is_disk_full(&error) => Self::disk_full(),
+            MemberError::List(error) => Self::internal(&error),
+            MemberError::Db(error) => error.into(),
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::{self, Facts};
 use crate::tasks::planner;
+use crate::trust::members;
 
 /// Calls that need a token.
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
@@ -60,6 +61,7 @@ async fn approve(State(plane): State<Arc<Plane>>) -> Result<Json<PlanView>, ApiE
     let mut liveness = db::documents::liveness(plane.db.read()).await?;
     liveness.approve();
     db::documents::set_liveness(plane.db.write(), &liveness).await?;
+    members::approve_restored(&plane).await?;
     drop(deciding);
     let held_back: Vec<DeviceId> = plane.live.read(|devices| {
         devices.iter().filter(|(_, device)| device.held_back.is_some()).map(|(id, _)| id.clone()).collect()
@@ -79,7 +81,10 @@ async fn planned(plane: &Plane, asked: Vec<Deployment>) -> Result<PlanView, ApiE
     let mut observed = planner::observe(plane, &before, &records).await?;
     observed.deployments.extend(asked.into_iter().map(|asked| (asked.metadata.name, asked.spec)));
     let decision = decide(before.clone(), &observed, now_ms());
-    Ok(view(&before, &decision))
+    let restored = db::members::restored(plane.db.read()).await?;
+    let restored = restored
+        .map(|restored| format!("the database was put back ({}): nothing changes until you approve", restored.why));
+    Ok(PlanView { restored, ..view(&before, &decision) })
 }
 
 fn view(before: &Remembered, decision: &Decision) -> PlanView {
@@ -90,6 +95,7 @@ fn view(before: &Remembered, decision: &Decision) -> PlanView {
         waiting: waiting
             .map(|(deployment, why)| WaitingView { deployment: deployment.clone(), why: why.to_string() })
             .collect(),
+        restored: None,
     }
 }
 

@@ -74,7 +74,7 @@ fn report(phase: Phase, wanted: u64, running: Option<u64>, waiting: Option<&str>
 /// One replica of version 2 on edge-1, which said this.
 fn facts(connected: bool, reported: Option<Reported>) -> Facts {
     let id: DeviceId = "edge-1".parse().expect("an id");
-    let live = crate::live::Live::new("cp-1".parse().expect("an id"), vec![]);
+    let live = crate::live::Live::new("cp-1".parse().expect("an id"), vec![], Default::default());
     live.enrolled(&id, &device_key().1);
     live.change(&id, |live| {
         live.connected = connected;

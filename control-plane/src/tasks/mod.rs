@@ -3,6 +3,7 @@
 mod floors;
 pub mod planner;
 pub mod publisher;
+pub mod refusals;
 pub mod retention;
 
 use std::sync::Arc;
@@ -42,4 +43,5 @@ pub fn start(plane: &Arc<Plane>) {
     plane.tasks.spawn(planner::run(plane.clone()));
     plane.tasks.spawn(publisher::run(plane.clone()));
     plane.tasks.spawn(retention::run(plane.clone()));
+    plane.tasks.spawn(refusals::run(plane.clone()));
 }

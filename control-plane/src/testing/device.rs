@@ -65,7 +65,9 @@ impl Device {
         let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
         let name = Some(name.parse().expect("an id"));
         let asked = Enrol { claim: Some(claim.id), secret: Some(claim.secret), csr, name, labels: Default::default() };
-        let enrolled = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let outcome = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let enrol::Outcome::Enrolled(enrolled) = outcome else { panic!("it waits") };
+        let enrolled = *enrolled;
         Self::connect(plane, enrolled, key, 1).await
     }
 
@@ -120,6 +122,11 @@ impl Device {
     pub(crate) async fn say<M: Message>(&self, leaf: Leaf, message: &M) {
         let bytes = wire::encode(message).expect("encodes");
         self.client.publish(leaf.of(self.id()).to_string(), QoS::AtLeastOnce, false, bytes).await.expect("sent");
+    }
+
+    /// Says something on any topic, also on another device's.
+    pub(crate) async fn say_on(&self, topic: &str) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, vec![]).await.expect("sent");
     }
 
     /// The next message on this topic.

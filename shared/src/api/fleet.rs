@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::api_types;
+use super::members::Standing;
 use crate::Digest;
 use crate::figures::Figures;
 use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
@@ -115,6 +116,12 @@ api_types! {
         /// What an operator wants of it.
         #[serde(default)]
         pub schedule: Schedule,
+        /// Whether it is one of the fleet.
+        #[serde(default)]
+        pub standing: Standing,
+        /// Why it is not simply a member.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub standing_why: Option<String>,
         /// When it was last heard.
         pub last_seen_ms: Option<UnixMs>,
         /// When it was enrolled.

@@ -18,6 +18,9 @@
 //! | `GET /trust/floors` (open) | | list of [`crate::signing::Envelope`], by model |
 //! | `POST /trust/floors` | a [`crate::floor::Floor`]'s [`crate::signing::Envelope`] | [`FloorView`] |
 //! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
+//! | `POST /claims/{id}/revoke` | | nothing: it counts no more |
+//! | `POST /factory`, `GET /factory` | list of [`members::FactoryKey`] | list of [`members::FactoryView`] |
+//! | `DELETE /factory/{fingerprint}` | | nothing |
 //! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`], or with status 202 [`EnrolWaiting`] |
 //! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
 //! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
@@ -34,6 +37,9 @@
 //! | `POST /devices/{id}/cordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/approve` | | [`fleet::DeviceView`]: it waits or is held no more |
+//! | `POST /devices/{id}/revoke` | [`members::Revoke`] | [`fleet::DeviceView`] |
+//! | `DELETE /devices/{id}` | | nothing: a revoked device is forgotten, and its name is free |
 //! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |
 //! | `GET /devices/{id}/diagnosis` | | what the device says of itself, JSON as it is |
 //! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
@@ -50,6 +56,7 @@ pub mod catalog;
 pub mod dashboard;
 pub mod deployment;
 pub mod fleet;
+pub mod members;
 pub mod plan;
 
 use serde::{Deserialize, Serialize};
@@ -205,7 +212,7 @@ api_types! {
         /// Whether an operator lets each device in by hand.
         #[serde(default)]
         pub needs_approval: bool,
-        /// Whether it counts no more: it was made before the database went back to an earlier state.
+        /// Whether it counts no more: it was revoked, or made before the database went back to an earlier state.
         #[serde(default)]
         pub void: bool,
     }

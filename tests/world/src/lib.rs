@@ -164,7 +164,7 @@ impl World {
 
     /// Enrols a device and starts its agent.
     pub fn add_device(&mut self, name: &str) -> anyhow::Result<()> {
-        let claim = self.muster(&["claim", "new"])?;
+        let claim = self.muster(&["claim", "new", "--may-label", "site"])?;
         let mut enrol = Command::new(&self.programs.agent);
         enrol.args([
             "enrol",
