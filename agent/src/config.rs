@@ -208,7 +208,7 @@ mod tests {
     fn limits_and_a_counter_are_read_and_predictions_from_the_plane_are_answered_unless_said() {
         let config = read("data = \".\"").expect("a configuration");
         assert!(config.predictions_from_plane && config.models.is_none() && config.counter.is_empty());
-        let text = "data = \".\"\n[limits]\ndisk = \"2GiB\"\nslots = 3\nmodels = [\"digits\"]\n\
+        let text = "data = \".\"\n[limits]\ndisk = \"2Gi\"\nslots = 3\nmodels = [\"digits\"]\n\
                     predictions-from-plane = false\n[trust]\ncounter = [\"/bin/counter\", \"x\"]";
         let config = read(text).expect("a configuration");
         assert_eq!((config.disk_bytes, config.slots), (Some(2 << 30), Some(3)));

@@ -510,8 +510,9 @@ impl Device {
             notes: run.agent.notes(),
         };
         let mut effects = Vec::new();
-        // What is said must be durable.
-        if reported.applied > self.journal.highest {
+        // What is said must be durable: the desired state itself, or its mark where none is held.
+        let marked = self.journal.watermark.desired.map(|mark| mark.generation);
+        if reported.applied > self.journal.highest.max(marked) {
             effects.push(Effect::Broken(format!("{} reports {:?}, which it has not saved", self.id, reported.applied)));
         }
         for refusal in reported.refusals.iter().filter(|it| it.kind != RefusalKind::TooMuchMemoryInProbation) {
