@@ -6,6 +6,7 @@ mod enrolment;
 mod fleet;
 mod gateway;
 mod local_mqtt;
+mod membership;
 mod outages;
 mod refusals;
 mod resilience;

@@ -107,11 +107,11 @@ async fn a_device_reads_and_writes_nothing_of_another_one() {
     let live = world.plane.plane.live.clone();
     one.hello(1, 1, None).await;
     until("heard", async || live.get(one.id()).is_some_and(|live| live.hello.is_some())).await;
+    until("connected", async || live.is_connected(other.id())).await;
     // On another's topic: not passed on, though the broker takes the packet or ends the session.
     one.say_on(&Leaf::Gone.of(other.id()).to_string()).await;
-    let stays = live.is_connected(other.id());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(live.is_connected(other.id()), stays, "another's word was believed");
+    assert!(live.is_connected(other.id()), "another's word was believed");
     // A digest that no desired state of its names.
     let mut one = one.start_again(&world.plane).await;
     let blob = world.plane.plane.blobs.put(b"somebody else's weights".to_vec()).await.expect("stored");
