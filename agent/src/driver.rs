@@ -11,10 +11,10 @@ use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
 use muster_agent_core::limits::OwnerLimits;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
-use muster_agent_core::verify::Holding;
 use muster_agent_core::verify::bundle::{Proven, files_bytes, read_manifest};
 use muster_agent_core::verify::desired::recall;
-use muster_shared::Nonce;
+use muster_agent_core::verify::roots::not_older;
+use muster_agent_core::verify::{Holding, Watermark};
 use muster_shared::checks::{self, Check};
 use muster_shared::command::Order;
 use muster_shared::id::{BootId, InstanceId, UnixMs};
@@ -24,6 +24,7 @@ use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::Ack;
 use muster_shared::topic::Leaf;
+use muster_shared::{Digest, Nonce};
 use muster_shared::{desired::SignedDesired, wire};
 use rumqttc::QoS;
 use serde::Serialize;
@@ -117,10 +118,9 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
     let trust = TrustStore::open(&config.data, counter);
     let restored = Restored {
-        watermark: trust.watermark().clone(),
         watermark_unknown: trust.unknown(),
         limits: owner_limits(&config, &machine),
-        ..restore(&journal, &store, &key, &enrolment, clock)?
+        ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
     };
     let to_loop = inbox.clone();
     let watermarks = trust
@@ -199,14 +199,18 @@ fn restore(
     store: &Store,
     key: &DeviceKey,
     enrolment: &Enrolment,
-    clock: Clock,
+    (clock, mut watermark): (Clock, Watermark),
 ) -> anyhow::Result<Restored> {
+    let followed = journal.roots()?;
     let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
-        .and_then(|root| enrol::follow_later(root, &journal.roots()?))
+        .map(|root| not_older(root, watermark.root.as_ref()))
+        .and_then(|root| enrol::follow_later(root, &followed))
         .context("the kept roots are not to be trusted")?;
+    let newest = followed.into_iter().find(|envelope| Digest::of(&envelope.payload) == root.digest());
+    watermark.root = newest.or(watermark.root);
     let identity = key.identity(enrolment);
-    let (held, watermark, nonce, earlier_nonce) = (None, None, None, None);
-    let holding = Holding { identity: &identity, root: &root, held, watermark, nonce, earlier_nonce };
+    let (held, nonce, earlier_nonce) = (None, None, None);
+    let holding = Holding { identity: &identity, root: &root, held, watermark: None, nonce, earlier_nonce };
     let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {
         Some(Ok(desired)) => Some(desired),
         Some(Err(error)) => {
@@ -239,7 +243,7 @@ fn restore(
     };
     let proven = journal.proven()?.into_iter().map(who_signed).collect();
     let refusals = journal.refusals()?;
-    let (watermark, watermark_unknown, limits) = Default::default();
+    let (watermark_unknown, limits) = Default::default();
     Ok(Restored {
         identity,
         version,

@@ -201,6 +201,7 @@ impl TrustStore {
             let seen = next.seen.entry(model.clone()).or_insert(*version);
             *seen = (*seen).max(*version);
         }
+        next.root = next.root.or_else(|| self.kept.root.clone());
         if next == self.kept {
             return Ok(());
         }

@@ -37,6 +37,8 @@ checks! {
     RootChain,
     /// A root's epoch never goes back.
     RootEpoch,
+    /// A loss of state brings no older root back.
+    RootKept,
     /// A document is of this fleet.
     Fleet,
     /// A document is for this device and its key.

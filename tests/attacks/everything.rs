@@ -4,6 +4,8 @@
 //!
 //! What that can do is what `docs/security.md` says: run other versions that a publisher signed, or none.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use muster_control_plane::now_ms;
 use muster_shared::checks::Check;
@@ -13,6 +15,7 @@ use muster_shared::director_time::DirectorTime;
 use muster_shared::floor::Floor;
 use muster_shared::id::Generation;
 use muster_shared::message::{Call, ChunkData, Door, DoorRequest, Request, TrustUpdate};
+use muster_shared::reported::{Phase, SlotReport};
 use muster_shared::root::{Publisher, Role, Root};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
@@ -26,13 +29,16 @@ use crate::tuf;
 use crate::{Attack, Play};
 
 /// What is said in one play.
-const MESSAGES: usize = 400;
-/// How often what runs is looked at.
-const LOOK_EVERY: usize = 5;
+const MESSAGES: usize = 600;
+/// How long a desired state may take to come into force before the next thing is said: most do in a tenth of
+/// it, and some never do.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// How often it is seen whether it did.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The floor that the model's publisher has set before.
 const FLOOR: u64 = 2;
 /// From which everything follows; `MUSTER_ATTACKS_SEED` sets another.
-const SEED: u64 = 20_261_127;
+const SEED: u64 = 1;
 
 /// Both.
 pub const ATTACKS: &[Attack] = &[
@@ -71,9 +77,8 @@ fn say_everything(stage: &mut Stage<'_>, is_harm: impl Fn(f64) -> bool) -> Resul
     let mut chance = Chance(seed);
     let mut seen: Vec<(u64, f64)> = vec![];
     for number in 0..MESSAGES {
-        say(stage, &mut chance)?;
-        if number % LOOK_EVERY > 0 {
-            continue;
+        if let Some(generation) = say(stage, &mut chance)? {
+            settle(stage, generation);
         }
         // It answers, so the agent lives and has taken in what was said.
         for model in [MODEL, OTHER] {
@@ -93,6 +98,9 @@ fn say_everything(stage: &mut Stage<'_>, is_harm: impl Fn(f64) -> bool) -> Resul
     let mut desired = stage.next(vec![stage.slot(3)?])?;
     stage.until("an honest state to be taken after all that", |stage| {
         let hello = stage.plane.hello()?;
+        if hello.wants_time {
+            stage.trust(TrustUpdate::Time(stage.time()?))?;
+        }
         let held = hello.holds.map_or(0, |held| held.generation.number);
         let applied = stage.plane.reported().and_then(|reported| reported.applied).map_or(0, |applied| applied.number);
         desired.generation.number = held.max(applied) + 1;
@@ -105,15 +113,36 @@ fn say_everything(stage: &mut Stage<'_>, is_harm: impl Fn(f64) -> bool) -> Resul
     Ok(Ending::Held(format!("{MESSAGES} messages of seed {seed}; what ran: {}", ran.join("; "))))
 }
 
-/// Says one thing.
-fn say(stage: &Stage<'_>, chance: &mut Chance) -> Result<()> {
-    match chance.below(12) {
-        0..=4 => {
-            let envelope = desired(stage, chance)?;
-            stage.plane.send(envelope)
+/// Waits for a moment until a desired state is in force, or refused.
+fn settle(stage: &Stage<'_>, generation: Generation) {
+    let began = Instant::now();
+    while began.elapsed() < SETTLE_TIME {
+        std::thread::sleep(LOOK_EVERY);
+        let Some(reported) = stage.plane.reported() else { continue };
+        let moves =
+            |slot: &SlotReport| !matches!(slot.phase, Phase::Serving | Phase::Refused) && slot.waiting.is_none();
+        let in_force = reported.applied == Some(generation) && !reported.slots.iter().any(moves);
+        if in_force || reported.desired_refused.is_some() {
+            return;
         }
-        5 => stage.trust(TrustUpdate::Root(root(stage, chance))),
-        6 => {
+    }
+}
+
+/// Says one thing; if it is a desired state, of which generation.
+fn say(stage: &Stage<'_>, chance: &mut Chance) -> Result<Option<Generation>> {
+    let kind = chance.below(12);
+    if kind <= 5 {
+        let (generation, envelope) = desired(stage, chance)?;
+        stage.plane.send(envelope)?;
+        return Ok(Some(generation));
+    }
+    say_else(stage, chance, kind).map(|()| None)
+}
+
+fn say_else(stage: &Stage<'_>, chance: &mut Chance, kind: u64) -> Result<()> {
+    match kind {
+        6 => stage.trust(TrustUpdate::Root(root(stage, chance))),
+        7 => {
             let floor = Floor {
                 fleet: "demo".parse()?,
                 model: if chance.once_in(3) { OTHER.parse()? } else { MODEL.parse()? },
@@ -124,7 +153,7 @@ fn say(stage: &Stage<'_>, chance: &mut Chance) -> Result<()> {
             let manifest = (!chance.once_in(3)).then(|| bundle(stage, chance).2.clone());
             stage.trust(TrustUpdate::Floor { floor, manifest })
         }
-        7 => {
+        8 => {
             let hello = stage.plane.hello()?;
             let next = stage.next(vec![])?;
             let nonce = if chance.once_in(3) { Nonce([3; 16]) } else { hello.nonce };
@@ -133,7 +162,7 @@ fn say(stage: &Stage<'_>, chance: &mut Chance) -> Result<()> {
             let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[key(stage, chance)]);
             stage.trust(TrustUpdate::Time(envelope))
         }
-        8 => {
+        9 => {
             let blob = match chance.once_in(2) {
                 true => Digest::of(bundle(stage, chance).2.to_json()),
                 false => Digest::of("nothing"),
@@ -145,13 +174,13 @@ fn say(stage: &Stage<'_>, chance: &mut Chance) -> Result<()> {
             };
             stage.plane.publish(Leaf::ChunkData, &data)
         }
-        9 => {
+        10 if chance.once_in(4) => stage
+            .plane
+            .publish(Leaf::TelemetryAck, &Ack { boot: BootId([chance.number() as u8; 16]), sequence: chance.number() }),
+        10 => {
             let call = call(stage, chance)?;
             stage.plane.publish(Leaf::Call, &call)
         }
-        10 => stage
-            .plane
-            .publish(Leaf::TelemetryAck, &Ack { boot: BootId([chance.number() as u8; 16]), sequence: chance.number() }),
         _ => {
             let leaf = Leaf::DOWN[chance.below(5) as usize].clone();
             let bytes = (0..chance.below(600)).map(|_| chance.number() as u8).collect();
@@ -208,12 +237,13 @@ fn spec(stage: &Stage<'_>, chance: &mut Chance) -> Result<SlotSpec> {
     Ok(spec)
 }
 
-fn desired(stage: &Stage<'_>, chance: &mut Chance) -> Result<Envelope> {
+fn desired(stage: &Stage<'_>, chance: &mut Chance) -> Result<(Generation, Envelope)> {
     let slots = (0..chance.below(3)).map(|_| spec(stage, chance)).collect::<Result<Vec<_>>>()?;
     let mut desired: Desired = stage.next(slots)?;
     // The hello that it was told by may be older than what was said since.
-    desired.generation.number += chance.below(MESSAGES as u64);
-    match chance.below(16) {
+    let applied = stage.plane.reported().and_then(|reported| reported.applied);
+    desired.generation.number = applied.map_or(0, |applied| applied.number) + 1;
+    match chance.below(24) {
         0 => desired.generation.number = chance.number(),
         1 => desired.generation = Generation { epoch: chance.below(3), number: 1 },
         2 => desired.expires_ms = time(chance),
@@ -231,7 +261,7 @@ fn desired(stage: &Stage<'_>, chance: &mut Chance) -> Result<Envelope> {
         let at = chance.below(envelope.payload.len() as u64) as usize;
         envelope.payload[at] ^= 1 << chance.below(8);
     }
-    Ok(envelope)
+    Ok((desired.generation, envelope))
 }
 
 fn root(stage: &Stage<'_>, chance: &mut Chance) -> Envelope {

@@ -116,8 +116,8 @@ fn read_anothers_topic(template: &Template, out: &[Check]) -> Result<Ending> {
         return Ok(Ending::Held(format!("the broker does not let it read {topic}")));
     }
     world.publish(&Bundle::fixture("linear_regression", 1))?;
-    world.deploy_fleet("linear_regression", "1", 1, "selector: { matchLabels: {} }")?;
-    // Whichever device gets it: edge-1's agent does not run.
+    // One for each device that seems to be there.
+    world.deploy_fleet("linear_regression", "1", 2, "")?;
     let bytes = impostor.hear(&topic)?;
     Ok(Ending::Harm(format!("it reads edge-2's desired state, {} bytes", bytes.len())))
 }

@@ -191,6 +191,11 @@ impl Template {
         sign_root(root, &[&self.keys.root[0], &self.keys.root[1]])
     }
 
+    /// The root that the device has: everybody may have seen it.
+    pub fn present_root(&self) -> Envelope {
+        self.sign_root(&self.root)
+    }
+
     /// The programs.
     pub fn programs(&self) -> &Programs {
         self.world.programs()

@@ -56,6 +56,11 @@ pub const ATTACKS: &[Attack] = &[
     device("rollback: an older state after a reboot", &[Check::Order], older_state_after_reboot),
     device("rollback: a replay to a device that lost its state", &[Check::Nonce, Check::Order], replay_after_loss),
     device("rollback: an older state after a loss, though it answers the hello", &[Check::Order], below_the_watermark),
+    device(
+        "rollback: a loss of state, and a root that is held back since",
+        &[Check::RootKept],
+        root_lost_with_the_state,
+    ),
     device("rollback: a version below its floor", &[Check::Floor], below_the_floor),
     device("rollback: a floor that is held back", &[Check::FloorKnown], floor_held_back),
     device("key compromise: one root key fewer than needed", &[Check::Signature], threshold_minus_one),
@@ -226,8 +231,15 @@ fn other_manifest(stage: &mut Stage<'_>) -> Result<Ending> {
 fn state_of_the_next_root(stage: &mut Stage<'_>) -> Result<Ending> {
     let mut desired = stage.next(vec![stage.slot(2)?])?;
     desired.root_version += 1;
+    let told_by = stage.plane.hello()?.nonce;
     stage.send(&desired)?;
-    stage.ending(|stage| stage.runs(2.0), refused)
+    stage.ending(
+        |stage| stage.runs(2.0),
+        |stage| {
+            let again = stage.plane.hello()?.nonce != told_by;
+            Ok(again.then(|| "it is not taken: a hello asks for the root first".to_owned()))
+        },
+    )
 }
 
 /// A state that wants version 1, and a later one that wants version 2 and is taken.
@@ -264,8 +276,32 @@ fn without_journal(data: &std::path::Path) -> Result<()> {
 fn replay_after_loss(stage: &mut Stage<'_>) -> Result<Ending> {
     let old = outdated(stage)?;
     stage.restart(without_journal)?;
+    // It may have lost the root with the rest; everybody has seen that.
+    stage.trust(TrustUpdate::Root(stage.template.present_root()))?;
+    stage.until("the root to be known", |stage| Ok((stage.plane.hello()?.root_version == 2).then_some(())))?;
     stage.plane.send(old)?;
     stage.ending(|stage| stage.runs(1.0), refused)
+}
+
+fn root_lost_with_the_state(stage: &mut Stage<'_>) -> Result<Ending> {
+    let envelope = found_stolen(stage);
+    follow(stage, envelope)?;
+    stage.restart(without_journal)?;
+    stage.trust(TrustUpdate::Root(stage.template.present_root()))?;
+    let mut sent = None;
+    stage.until("a state to be sent", |stage| {
+        // A hello may come in between: what is sent must answer the last one.
+        let hello = stage.plane.hello()?;
+        let due = hello.root_version >= 2 && sent != Some(hello.nonce);
+        if due {
+            let mut desired = stage.next(vec![stage.slot(7)?])?;
+            desired.generation.number += 100;
+            stage.send(&desired)?;
+            sent = Some(hello.nonce);
+        }
+        Ok((due || sent.is_some()).then_some(()))
+    })?;
+    stage.ending(|stage| stage.runs(7.0), refused)
 }
 
 fn below_the_watermark(stage: &mut Stage<'_>) -> Result<Ending> {

@@ -141,7 +141,7 @@ fn answers(stage: &Stage<'_>, id: u8) -> usize {
 }
 
 fn repeated_call(stage: &mut Stage<'_>) -> Result<Ending> {
-    confirm_time(stage)?;
+    stage.plane.tell_time(muster_control_plane::now_ms())?;
     for _ in 0..2 {
         stage.plane.publish(Leaf::Call, &prediction(1)?)?;
         stage.until("the call to be answered", |stage| Ok((answers(stage, 1) > 0).then_some(())))?;
@@ -152,16 +152,6 @@ fn repeated_call(stage: &mut Stage<'_>) -> Result<Ending> {
         |stage| Ok((answers(stage, 1) > 1).then(|| "the same call was answered twice".to_owned())),
         |stage| Ok((answers(stage, 2) > 0).then(|| "the later call was answered, the repeated one once".to_owned())),
     )
-}
-
-/// An honest director's word on the time, without which a device answers no calls.
-fn confirm_time(stage: &mut Stage<'_>) -> Result<()> {
-    let hello = stage.plane.hello()?;
-    if hello.wants_time {
-        let time = stage.time()?;
-        stage.trust(TrustUpdate::Time(time))?;
-    }
-    Ok(())
 }
 
 fn command(stage: &Stage<'_>, change: impl FnOnce(&mut Command)) -> Result<Command> {

@@ -147,6 +147,12 @@ impl Clock {
         doubted
     }
 
+    /// Something was made just now that by this clock is long over: what a director told is forgotten, and
+    /// the local clock counts again until one tells the time anew. Says whether that changes anything.
+    pub fn doubt(&mut self) -> bool {
+        self.told.take().is_some()
+    }
+
     /// What an operator should know: nothing where the clock is as it should be.
     pub fn note(&self, steady_ms: UnixMs) -> Option<String> {
         let wrong = self.told.is_some_and(|told| told.offset_ms != 0) || self.is_known_wrong(steady_ms);

@@ -31,6 +31,8 @@ pub struct Agent {
     identity: Identity,
     version: String,
     root: TrustedRoot,
+    /// As it travelled, where it is known: what is kept beside the key.
+    root_kept: Option<Envelope>,
     clock: Clock,
     floors: Floors,
     /// Bundles in use, with what is known of them since their manifests were verified.
@@ -166,6 +168,7 @@ impl Agent {
             version: restored.version,
             floors: Floors::restored(&restored.watermark, &restored.root),
             root: restored.root,
+            root_kept: restored.watermark.root,
             clock: restored.clock,
             known: BTreeMap::new(),
             software: restored.software,
@@ -279,6 +282,7 @@ impl Agent {
                 vec![Action::SayHello]
             }
             Err(error) => {
+                let doubted = matches!(error, NotAccepted::OutOfTime) && self.clock.doubt();
                 let generation = match &error {
                     NotAccepted::Stale { offered, .. }
                     | NotAccepted::BelowWatermark { offered, .. }
@@ -286,7 +290,10 @@ impl Agent {
                     | NotAccepted::Conflict(offered) => Some(*offered),
                     _ => None,
                 };
-                self.refuse_desired(generation, error.to_string(), now_ms)
+                let mut actions = self.refuse_desired(generation, error.to_string(), now_ms);
+                // It asks for the time, and what is wanted is told again.
+                actions.extend(doubted.then_some(Action::SayHello));
+                actions
             }
         }
     }

@@ -70,3 +70,18 @@ fn a_corrected_clock_neither_ends_nor_prolongs_a_probation() {
     agent.step(Event::Tick, 1_000);
     assert_eq!(phase(&agent, "digits"), Some(Phase::Serving));
 }
+
+/// A stolen director once kept a device from everything by a time far ahead, for as long as a day.
+#[test]
+fn a_director_that_said_2099_is_doubted_when_an_honest_one_signs_anew() {
+    let (mut agent, _) = agent(vec![], vec![]);
+    let in_2099 = 4_070_908_800_000;
+    agent.step(Event::TimeTold(time(in_2099, NONCE)), 500);
+    let offered = desired(1, 1, &[spec("digits", 1)]);
+    let actions = offer(&mut agent, offered.clone(), 500);
+    assert!(actions.contains(&Action::SayHello), "{actions:?}");
+    assert!(agent.clock().wants_time(500));
+    // The local clock counts again.
+    offer(&mut agent, offered, 500);
+    assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
+}

@@ -32,6 +32,7 @@ impl Agent {
         match roots::offered(&self.root, offered) {
             Ok(Offered::Next(next)) => {
                 self.root = *next;
+                self.root_kept = Some(offered.clone());
                 self.floors.judge_again(&self.root);
                 // It was accepted under the root before; it comes again in answer to the hello.
                 self.pending = None;
@@ -39,6 +40,7 @@ impl Agent {
                 let version = self.root.root().version;
                 let text = format!("root {version} is followed");
                 let mut actions = vec![Action::SaveRoot(version, offered.clone())];
+                actions.push(Action::KeepWatermark(self.watermark()));
                 actions.push(Action::Tell(EventKind::TrustChanged, None, text));
                 actions.extend(self.trust_changed(now_ms));
                 actions.extend(self.judge_again(now_ms));
@@ -285,7 +287,12 @@ impl Agent {
 
     /// What is to be kept beside the key.
     pub fn watermark(&self) -> Watermark {
-        Watermark { desired: self.mark, floors: self.floors.envelopes(), seen: self.floors.seen().clone() }
+        Watermark {
+            desired: self.mark,
+            root: self.root_kept.clone(),
+            floors: self.floors.envelopes(),
+            seen: self.floors.seen().clone(),
+        }
     }
 
     /// Whether a director asks this of this device now, in the call `id`.

@@ -93,7 +93,10 @@ pub fn accept(envelope: &Envelope, holding: Holding<'_>, now_ms: UnixMs) -> Resu
     if checks::on(Check::Nonce) && holding.held.is_none() && !answers {
         return Err(NotAccepted::NotFresh);
     }
-    unexpired(desired, holding.root, now_ms)?;
+    unexpired(desired, holding.root, now_ms).map_err(|error| match error {
+        NotAccepted::Expired if answers => NotAccepted::OutOfTime,
+        other => other,
+    })?;
     if checks::on(Check::Slots) && !desired.slots_are_sound() {
         return Err(NotAccepted::Slots);
     }

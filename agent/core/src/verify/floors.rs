@@ -200,7 +200,8 @@ mod tests {
                 prop_assert!(effective >= last);
                 last = effective;
                 // A restart in between changes nothing.
-                let watermark = Watermark { desired: None, floors: floors.envelopes(), seen: floors.seen().clone() };
+                let (floors_kept, seen) = (floors.envelopes(), floors.seen().clone());
+                let watermark = Watermark { floors: floors_kept, seen, ..Watermark::default() };
                 floors = Floors::restored(&watermark, &root);
             }
         }

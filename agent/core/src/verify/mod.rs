@@ -74,6 +74,9 @@ pub struct Watermark {
     /// The highest desired state that was ever taken.
     #[serde(default)]
     pub desired: Option<Mark>,
+    /// The newest root that was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Envelope>,
     /// Version floors as publishers signed them; each is verified again by each root.
     #[serde(default)]
     pub floors: Vec<Envelope>,
@@ -108,6 +111,8 @@ pub enum NotAccepted {
     Jump { held: Generation, offered: Generation },
     #[error("it expired before it arrived")]
     Expired,
+    #[error("it answers this device's last hello, and by this device's clock it expired before: the clock is doubted")]
+    OutOfTime,
     #[error("root {0} has expired: nothing new begins before the next root comes")]
     RootExpired(u64),
     #[error("the root names the director no more that signed it")]

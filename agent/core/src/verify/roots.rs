@@ -2,9 +2,18 @@
 //! (`TrustedRoot::follow` has the checks, since enrolment and the control plane make them too).
 
 use muster_shared::Digest;
+use muster_shared::checks::{self, Check};
 use muster_shared::root::{RootError, TrustedRoot};
 use muster_shared::signing::Envelope;
 use muster_shared::signing::key::KeyId;
+
+/// The newest root that this device ever followed: `root`, as its state has it, or the one that was kept
+/// beside its key, where that is newer because the state was lost. It was verified when it was followed.
+pub fn not_older(root: TrustedRoot, kept: Option<&Envelope>) -> TrustedRoot {
+    let kept = kept.filter(|_| checks::on(Check::RootKept)).and_then(|kept| TrustedRoot::self_signed(kept).ok());
+    let newer = kept.filter(|kept| kept.root().fleet == root.root().fleet && kept.root().version > root.root().version);
+    newer.unwrap_or(root)
+}
 
 /// What an offered root turns out to be.
 #[derive(Debug)]
@@ -53,6 +62,17 @@ mod tests {
 
     use super::*;
     use crate::testing::{self, key};
+
+    #[test]
+    fn a_loss_of_state_brings_no_older_root_back() {
+        let root = |version: u64| Root { version, ..testing::root() };
+        let (first, third) = (testing::trusted(&root(1)), testing::signed(&root(3)));
+        assert_eq!(not_older(first.clone(), None), first);
+        assert_eq!(not_older(first.clone(), Some(&third)).root().version, 3);
+        assert_eq!(not_older(testing::trusted(&root(4)), Some(&third)).root().version, 4);
+        let others = testing::signed(&Root { fleet: "away".parse().unwrap(), ..root(9) });
+        assert_eq!(not_older(first.clone(), Some(&others)), first);
+    }
 
     #[test]
     fn a_bundle_stands_with_its_best_signer() {
