@@ -1773,8 +1773,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Devices that are silent are taken for lost, and those that hold more than this database remembers
-         *     go back to it: whatever was held back goes on.
+         * Where the database was put back, the planner goes on with it. Else devices that are silent are taken for
+         *     lost, and those that hold more than this database remembers go back to it. These are two steps: by the
+         *     first, what the planner wants of such devices may become right again.
          */
         post: {
             parameters: {
@@ -3845,6 +3846,8 @@ export interface components {
             fleet?: components["schemas"]["FleetId"] | null;
             /** @description Groups of devices that are silent together now. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes because the database was put back; none: it was not, or is approved. */
+            restored?: string | null;
         };
         /** @description The data of one message of `GET /feed`; its event name says which. */
         FeedMessage: components["schemas"]["FeedSnapshot"] | components["schemas"]["FeedChange"];
@@ -3866,6 +3869,8 @@ export interface components {
             fleet?: components["schemas"]["FleetId"] | null;
             /** @description Groups of devices that fell silent together, so that nothing of theirs moves. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes because the database was put back; none: it was not. */
+            restored?: string | null;
             /** @description The control plane's version. */
             version: string;
         };

@@ -91,6 +91,7 @@ fn facts(connected: bool, reported: Option<Reported>) -> Facts {
         sums: BTreeMap::new(),
         conditions: [((name, AVAILABLE.to_owned()), Held { holds: true, since_ms: 7 })].into(),
         devices: live.read(Clone::clone),
+        restored: None,
         now_ms: 100,
     }
 }

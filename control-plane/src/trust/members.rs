@@ -64,6 +64,14 @@ pub async fn start(db: &Db, revocations: &Revocations, ledger: &Ledger, told: bo
     Ok(db::commit(transaction).await?)
 }
 
+/// Why nothing changes because the database was put back, for a person; none: it was not, or an operator
+/// has approved.
+pub async fn waits(db: &impl sea_orm::ConnectionTrait) -> Result<Option<String>, DbError> {
+    let restored = db::members::restored(db).await?;
+    Ok(restored
+        .map(|restored| format!("the database was put back ({}): nothing changes until you approve", restored.why)))
+}
+
 /// The database went back: claims that it holds were perhaps spent, so none counts; nothing changes until
 /// an operator approves.
 async fn restored(db: &impl sea_orm::ConnectionTrait, why: String, now: UnixMs) -> Result<(), DbError> {
