@@ -73,6 +73,7 @@ use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
 use crate::routes::Routes;
+use crate::trust::barred::Judged;
 use crate::trust::ca::{self, Authority, ServerCertificate};
 use crate::trust::director::Director;
 use crate::trust::floors::Floors;
@@ -80,7 +81,6 @@ use crate::trust::ledger::Ledger;
 use crate::trust::refusals::Refusals;
 use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
-use crate::trust::standing::Standings;
 
 /// What devices said and nobody has read yet; then the broker waits, and with it the devices.
 const BROKER_EVENTS_MAX: usize = 1024;
@@ -225,7 +225,7 @@ async fn open_plane(folder: &Path, settings: Settings<'_>, stop: CancellationTok
         authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(settings.device_life)),
         trust: Trust::open(&db, director.clone()).await?,
         floors: Floors::open(&db).await?,
-        standings: Standings::default(),
+        judged: Judged::default(),
         live: Arc::new(Live::new(
             instance.clone(),
             db::devices::list(db.read()).await?,

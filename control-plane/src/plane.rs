@@ -23,6 +23,7 @@ use crate::http::feed::Feed;
 use crate::http::session::Tries;
 use crate::live::Live;
 use crate::routes::Routes;
+use crate::trust::barred::Judged;
 use crate::trust::ca::Authority;
 use crate::trust::director::Director;
 use crate::trust::floors::Floors;
@@ -30,7 +31,6 @@ use crate::trust::ledger::Ledger;
 use crate::trust::refusals::Refusals;
 use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
-use crate::trust::standing::Standings;
 
 /// The plane.
 pub struct Plane {
@@ -51,7 +51,7 @@ pub struct Plane {
     /// The version floors.
     pub floors: Floors,
     /// What the signatures of bundles are worth.
-    pub standings: Standings,
+    pub judged: Judged,
     /// The keys that never come back.
     pub revocations: Revocations,
     /// By what a database that went back is told.

@@ -24,8 +24,8 @@ use crate::now_ms;
 use crate::plane::Plane;
 use crate::routes;
 use crate::status::{self, Facts};
+use crate::trust::barred;
 use crate::trust::ledger::count_change;
-use crate::trust::standing;
 
 /// Many nudges in a row are one.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -154,7 +154,7 @@ pub async fn observe(plane: &Plane, state: &State, deployments: &[DeploymentReco
 
 async fn bundles(plane: &Plane) -> Result<Bundles, CatalogError> {
     let mut bundles = Bundles::new();
-    let barred = standing::barred(plane).await?;
+    let barred = barred::all(plane).await?;
     for record in db::bundles::list(plane.db.read()).await?.into_iter().filter(|record| record.complete) {
         let Some(manifest) = plane.catalog.manifest(&plane.db, record.manifest).await? else { continue };
         let variants = manifest.variants.iter().map(|variant| (variant.name.clone(), variant.format)).collect();

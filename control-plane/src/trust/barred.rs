@@ -18,7 +18,7 @@ use crate::plane::Plane;
 
 /// What the signatures of bundles are worth under one root, so that each is verified once for it.
 #[derive(Default)]
-pub struct Standings(Mutex<Known>);
+pub struct Judged(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -28,7 +28,7 @@ struct Known {
 }
 
 /// Every bundle with which nothing may begin, by manifest.
-pub async fn barred(plane: &Plane) -> Result<BTreeMap<Digest, Barred>, CatalogError> {
+pub async fn all(plane: &Plane) -> Result<BTreeMap<Digest, Barred>, CatalogError> {
     let mut barred = BTreeMap::new();
     let Some(root) = plane.trust.newest() else { return Ok(barred) };
     let floors = plane.floors.in_force(&root);
@@ -48,14 +48,14 @@ async fn signed_by_nobody(
     root: &TrustedRoot,
     record: &BundleRecord,
 ) -> Result<Option<Barred>, CatalogError> {
-    if let Some(known) = plane.standings.get(root.digest(), record.envelope.sha256) {
+    if let Some(known) = plane.judged.get(root.digest(), record.envelope.sha256) {
         return Ok(known);
     }
     let bytes = plane.blobs.read(record.envelope.sha256, MANIFEST_BYTES_MAX as u64).await?;
     // One that is not there is not for here to judge: devices will say that they cannot fetch it.
     let envelope = bytes.and_then(|bytes| serde_json::from_slice::<Envelope>(&bytes).ok());
     let why = envelope.and_then(|envelope| judge(&envelope, root));
-    plane.standings.put(root.digest(), record.envelope.sha256, why);
+    plane.judged.put(root.digest(), record.envelope.sha256, why);
     Ok(why)
 }
 
@@ -68,7 +68,7 @@ fn judge(envelope: &Envelope, root: &TrustedRoot) -> Option<Barred> {
     Some(if stolen { Barred::Compromised } else { Barred::PublisherRemoved })
 }
 
-impl Standings {
+impl Judged {
     fn get(&self, root: Digest, envelope: Digest) -> Option<Option<Barred>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.bundles.get(&envelope).copied().filter(|_| known.root == Some(root))
