@@ -56,6 +56,7 @@ pub const ATTACKS: &[Attack] = &[
     device("rollback: an older state after a reboot", &[Check::Order], older_state_after_reboot),
     device("rollback: a replay to a device that lost its state", &[Check::Nonce, Check::Order], replay_after_loss),
     device("rollback: an older state after a loss, though it answers the hello", &[Check::Order], below_the_watermark),
+    device("rollback: all of its memory deleted, beside a counter that is not", &[Check::Order], below_the_counter),
     device(
         "rollback: a loss of state, and a root that is held back since",
         &[Check::RootKept],
@@ -280,6 +281,35 @@ fn replay_after_loss(stage: &mut Stage<'_>) -> Result<Ending> {
     stage.trust(TrustUpdate::Root(stage.template.present_root()))?;
     stage.until("the root to be known", |stage| Ok((stage.plane.hello()?.root_version == 2).then_some(())))?;
     stage.plane.send(old)?;
+    stage.ending(|stage| stage.runs(1.0), refused)
+}
+
+/// A counter as a device's owner may plug one in: here a program over a file that is not the device's.
+const COUNTER: &str = r#"case $1 in
+  read) cat "$0.held" 2>/dev/null || echo 0 0 ;;
+  raise) echo "$2 $3" > "$0.held"; echo "$2 $3" ;;
+esac
+"#;
+
+fn below_the_counter(stage: &mut Stage<'_>) -> Result<Ending> {
+    stage.restart(|data| {
+        let program = data.with_file_name("counter");
+        std::fs::write(&program, COUNTER)?;
+        let file = data.join("agent.toml");
+        let mut config: toml::Table = std::fs::read_to_string(&file)?.parse()?;
+        let command = vec!["/bin/sh".to_owned(), program.display().to_string()];
+        let trust = toml::Table::from_iter([("counter".to_owned(), command.into())]);
+        config.insert("trust".to_owned(), trust.into());
+        Ok(std::fs::write(&file, config.to_string())?)
+    })?;
+    outdated(stage)?;
+    stage.restart(|data| {
+        without_journal(data)?;
+        Ok(std::fs::remove_file(data.join("identity/watermark.json"))?)
+    })?;
+    let mut desired = stage.next(vec![stage.slot(1)?])?;
+    desired.generation = Generation { epoch: 1, number: 1 };
+    stage.send(&desired)?;
     stage.ending(|stage| stage.runs(1.0), refused)
 }
 

@@ -157,6 +157,34 @@ fn a_database_put_back_voids_claims_keeps_revocations_holds_strangers_and_change
 }
 
 #[test]
+fn a_key_on_the_factory_list_enrols_without_a_claim_and_no_other_does() -> Result<()> {
+    let mut world = world(&[])?;
+    let trust = world.json(&["trust", "show"])?;
+    let root = trust["pinned"]["digest"].as_str().context("the pinned root")?.to_owned();
+    let enrol = |world: &World, device: &str| -> Result<(bool, String)> {
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--no-wait", "--url", &world.plane().http, "--root-digest", &root, "--ca-digest"]);
+        enrol.arg(&world.plane().ca_fingerprint).arg("--data").arg(world.device_folder(device));
+        let done = enrol.env("RUST_BACKTRACE", "0").output()?;
+        Ok((done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned()))
+    };
+    // The factory makes the key; what the agent says is what it puts on its list.
+    let (enrolled, told) = enrol(&world, "edge-1")?;
+    ensure!(!enrolled && told.contains("factory list"), "{told}");
+    let key = told.split_whitespace().last().context("the key's fingerprint")?;
+    let list = world.folder().join("made.csv");
+    std::fs::write(&list, format!("{key},edge-1,site=north\n"))?;
+    world.muster(&["claim", "factory", "add", &list.to_string_lossy()])?;
+    let (enrolled, told) = enrol(&world, "edge-1")?;
+    ensure!(enrolled, "{told}");
+    ensure!(world.device("edge-1")?["labels"]["site"] == "north", "its labels are not those of the list");
+    let (enrolled, _) = enrol(&world, "edge-2")?;
+    ensure!(!enrolled, "a key that is not on the list got in");
+    world.start_agent("edge-1")?;
+    world.until("edge-1 to be there", |world| Ok((world.device("edge-1")?["connected"] == true).then_some(())))
+}
+
+#[test]
 fn an_operator_may_let_devices_in_by_hand_and_ask_one_what_it_believes() -> Result<()> {
     let mut world = world(&[])?;
     let claim = world.muster(&["claim", "new", "--needs-approval", "--may-label", "site"])?;

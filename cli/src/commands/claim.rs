@@ -1,5 +1,5 @@
-//! `muster claim`: tokens by which devices enrol, and the factory list. `muster claim new` makes of it: the server gives id and secret; what the
-//! device is to believe in comes from what is pinned here, never from the server.
+//! `muster claim`: tokens by which devices enrol, and the factory list. The server gives a token's id and
+//! secret; what the device is to believe in comes from what is pinned here, never from the server.
 
 mod factory;
 
