@@ -239,7 +239,8 @@ pub fn follow_later(mut trusted: TrustedRoot, roots: &[Envelope]) -> anyhow::Res
     Ok(trusted)
 }
 
-fn check_certificates(enrolled: &Enrolled, ca: Digest, key: &DeviceKey) -> anyhow::Result<()> {
+/// Whether what came with an enrolment or a renewal is of the pinned CA and for this device's key.
+pub fn check_certificates(enrolled: &Enrolled, ca: Digest, key: &DeviceKey) -> anyhow::Result<()> {
     let shown =
         CertificateDer::from_pem_slice(enrolled.ca.as_bytes()).context("the CA's certificate cannot be read")?;
     if checks::on(Check::PinnedCa) && Digest::of(&shown) != ca {
@@ -253,7 +254,8 @@ fn check_certificates(enrolled: &Enrolled, ca: Digest, key: &DeviceKey) -> anyho
     Ok(())
 }
 
-fn broker_address(offered: &str, url: &str) -> anyhow::Result<String> {
+/// Where the broker is, from what the control plane says and how it was reached.
+pub fn broker_address(offered: &str, url: &str) -> anyhow::Result<String> {
     let (host, port) = offered.rsplit_once(':').context("the control plane names no broker")?;
     if !host.is_empty() {
         return Ok(offered.to_owned());

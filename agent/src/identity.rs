@@ -70,7 +70,8 @@ impl DeviceKey {
         }
     }
 
-    fn from_pem(pem: &str) -> anyhow::Result<Self> {
+    /// From a key file's text.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let pair = KeyPair::from_pem(pem)?;
         let random = SystemRandom::new();
         let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pair.serialize_der(), &random)
@@ -117,9 +118,13 @@ impl DeviceKey {
 /// The client certificate below `data`.
 pub fn certificate(data: &Path) -> anyhow::Result<CertificateDer<'static>> {
     let path = folder(data).join("certificate.pem");
-    CertificateDer::from_pem_file(&path)
-        .map_err(|error| anyhow!("{error}"))
-        .with_context(|| format!("cannot read the client certificate {}", path.display()))
+    let read = || certificate_of(&fs::read(&path)?);
+    read().with_context(|| format!("cannot read the client certificate {}", path.display()))
+}
+
+/// The certificate in the text of `certificate.pem`.
+pub fn certificate_of(pem: &[u8]) -> anyhow::Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem).map_err(|error| anyhow!("{error}"))
 }
 
 /// The life of a certificate.
@@ -153,8 +158,9 @@ pub fn is_for(certificate: &CertificateDer<'_>, key: &DeviceKey) -> bool {
 
 /// What the clock's file holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct KeptBound {
-    bound_ms: UnixMs,
+pub struct KeptBound {
+    /// A time that has surely passed.
+    pub bound_ms: UnixMs,
 }
 
 /// The time that has surely passed, as it was kept by an earlier run and by enrolment. A clock file that is

@@ -73,7 +73,8 @@ impl Program {
     }
 }
 
-fn parse(answer: &str) -> Option<Generation> {
+/// What a counter's program answered.
+pub fn parse(answer: &str) -> Option<Generation> {
     let (epoch, number) = answer.trim().split_once(' ')?;
     Some(Generation { epoch: epoch.parse().ok()?, number: number.trim().parse().ok()? })
 }

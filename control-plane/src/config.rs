@@ -172,17 +172,26 @@ impl Args {
         };
         Config::try_from((self, file))
     }
+
+    /// As [`Self::into_config`], with the text of the file at `path`.
+    pub fn with_text(self, text: &str, path: &Path) -> Result<Config, ConfigError> {
+        Config::try_from((self, RawConfig::parse(text, path)?))
+    }
 }
 
 impl RawConfig {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-        let malformed = |message: String| ConfigError::Malformed { path: path.to_owned(), message };
         if std::fs::metadata(path).map_err(failed)?.len() > CONFIG_BYTES_MAX {
-            return Err(malformed(format!("it has more than {CONFIG_BYTES_MAX} bytes")));
+            let message = format!("it has more than {CONFIG_BYTES_MAX} bytes");
+            return Err(ConfigError::Malformed { path: path.to_owned(), message });
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        toml::from_str(&text).map_err(|error| malformed(error.to_string()))
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
     }
 }
 

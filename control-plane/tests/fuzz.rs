@@ -6,30 +6,35 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, header};
-use clap::Parser as _;
 use http_body_util::BodyExt as _;
+use mqtt5::packet::{FixedHeader, Packet};
 use muster_control_plane::broker::embedded::{self, BrokerEvent};
 use muster_control_plane::config::{Args, Config};
+use muster_control_plane::db::members::Revoked;
 use muster_control_plane::http::{self, Listener};
-use muster_control_plane::trust::enrol;
+use muster_control_plane::trust::{enrol, ledger, revocations};
 use muster_control_plane::{Running, ingest};
 use muster_fuzz::{Alone, PeakAlloc, alone};
 use muster_shared::api::dashboard::{Credentials, NewPassword};
 use muster_shared::api::deployment::{Deployment, Scale};
+use muster_shared::api::members::{FactoryKey, Revoke};
 use muster_shared::api::plan::PlanRequest;
 use muster_shared::api::{Enrol, Enrolled, Login, NewClaim, Renew};
 use muster_shared::id::{BootId, Nonce};
-use muster_shared::message::{ChunkGet, Event, EventKind, Hello, Reply};
+use muster_shared::message::{ChunkGet, Event, EventKind, Hello, Renewal, Reply};
 use muster_shared::reported::{Facts, Reported, SignedReported};
 use muster_shared::root::{Publisher, Role, Root};
 use muster_shared::signing::key::{KeyId, SecretKey};
 use muster_shared::signing::{Envelope, Signature, payload_type};
+use muster_shared::sketch::Sketch;
+use muster_shared::telemetry::{Batch, HostSample, ModelSample, SignedBatch};
 use muster_shared::topic::Leaf;
 use muster_shared::wire;
 use muster_shared::{DeviceId, Digest};
@@ -50,7 +55,8 @@ static COUNTED: PeakAlloc = PeakAlloc;
 const PLANE_BYTES: usize = 32 * 1024 * 1024;
 /// How long the plane may take for what it surely does.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Servers behind sockets and a database see so many in the long form.
+/// What is behind a socket or writes to a database sees so many in the long form: each takes about a
+/// millisecond, and its parsers are shown their million from memory.
 const SERVER_LONG_INPUTS: usize = 50_000;
 
 fn device_key() -> KeyPair {
@@ -82,18 +88,42 @@ fn certificate_requests_and_certificates_are_read_or_refused() {
 #[test]
 fn the_configuration_is_read_or_refused() {
     let alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("plane.toml");
+    let path = Path::new("/etc/muster/plane.toml");
     let good = "data = '/a'\nhttp = '127.0.0.1:1'\nmqtt = '[::1]:2'\nnames = ['plane.example.org', '10.0.0.1']\n\
                 gateway = '127.0.0.1:3'\nopen-gateway = true\nadvertise-mqtt = 'plane:8883'\n";
-    alone.parser("the plane's configuration", [good]).inputs(3_000).memory(1024, 1 << 20).run(|bytes| {
-        std::fs::write(&path, bytes).unwrap();
-        let args = Args::try_parse_from(["plane", "--config", path.to_str().unwrap()]).unwrap();
-        args.into_config().is_ok_and(|config| {
+    alone.parser("the plane's configuration", [good]).memory(1024, 1 << 20).run(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return false };
+        Args::default().with_text(text, path).is_ok_and(|config| {
             assert!(config.gateway.is_none_or(|gateway| !gateway.open || gateway.address.ip().is_loopback()));
             true
         })
     });
+}
+
+#[test]
+fn what_lies_beside_the_database_is_read_or_refused() {
+    let alone = alone();
+    let revoked = |number: u8| Revoked {
+        fingerprint: Digest([number; 32]),
+        device: "edge-1".parse().unwrap(),
+        at_ms: 1,
+        reason: "lost\nat \"sea\"".to_owned(),
+    };
+    let line = |number| serde_json::to_string(&revoked(number)).unwrap();
+    let good = format!("{}\n\n{}\n{}\n", line(1), line(2), line(3));
+    alone.parser("revocations", [good]).run(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return false };
+        let Ok(keys) = revocations::parse(text) else { return false };
+        // A key is never passed over, but for a last line that was torn.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let fingerprints = whole.lines().filter_map(|line| serde_json::from_str::<Revoked>(line).ok());
+        assert!(fingerprints.into_iter().all(|revoked| keys.contains_key(&revoked.fingerprint)));
+        true
+    });
+    alone
+        .parser("ledger", ["17\n", "18446744073709551615"])
+        .inputs(100_000)
+        .run(|bytes| std::str::from_utf8(bytes).is_ok_and(|text| ledger::parse(text).is_ok()));
 }
 
 const DEPLOYMENT: &str = r#"{"apiVersion":"muster.dev/v1","kind":"Deployment","metadata":{"name":"digits"},
@@ -116,6 +146,10 @@ fn json_bodies_are_read_or_refused() {
     );
     let enrol = r#"{"claim":"0102030405060708","secret":"00","csr":"x","name":"edge-1","labels":{"a":"b"}}"#;
     body::<Enrol>(&alone, "enrolment", enrol);
+    body::<Enrol>(&alone, "enrolment from the factory", r#"{"csr":"x","labels":{}}"#);
+    let factory = format!(r#"[{{"fingerprint":"{}","name":"edge-1","labels":{{"site":"north"}}}}]"#, Digest::of("x"));
+    body::<Vec<FactoryKey>>(&alone, "factory list", factory);
+    body::<Revoke>(&alone, "revocation", r#"{"reason":"lost"}"#);
     let renewal = Envelope::sign(payload_type::RENEWAL, b"x".to_vec(), &[&SecretKey::from_seed([1; 32])]);
     body::<Renew>(&alone, "renewal", serde_json::to_vec(&Renew { renewal: renewal.clone() }).unwrap());
     body::<Envelope>(&alone, "envelopes", renewal.to_json());
@@ -272,6 +306,20 @@ fn a_plane_survives_what_anyone_can_send_it() {
 fn requests(alone: &Alone, plane: &Plane) {
     let router = http::api(plane.running.plane().clone(), Listener::Tls);
     let json = "\nContent-Type: application/json\n\n";
+    let name = plane.enrolled.device.clone();
+    let csr = CertificateParams::default().serialize_request(&plane.key).unwrap();
+    let asked = |claim: Option<(String, String)>| {
+        let (claim, secret) = claim.unzip();
+        let csr = csr.pem().unwrap();
+        let enrol = Enrol { claim, secret, csr, name: Some(name.clone()), labels: Default::default() };
+        serde_json::to_string(&enrol).unwrap()
+    };
+    let claim = plane.runtime.block_on(async {
+        let asked: NewClaim = serde_json::from_str(r#"{"uses":1000,"ttlSeconds":3600}"#).unwrap();
+        enrol::new_claim(plane.running.plane(), &asked).await.unwrap()
+    });
+    let renewal = wire::encode(&Renewal { device: name.clone(), csr: csr.der().to_vec() }).unwrap();
+    let renewal = Renew { renewal: plane.sign(payload_type::RENEWAL, renewal) };
     let good = [
         format!("PUT /api/v1/deployments/digits{json}{DEPLOYMENT}"),
         format!("PUT /api/v1/deployments/digits/scale{json}{{\"replicas\":2}}"),
@@ -280,13 +328,23 @@ fn requests(alone: &Alone, plane: &Plane) {
         "GET /api/v1/devices/edge-1/history\n\n".to_owned(),
         "GET /api/v1/events?limit=5\n\n".to_owned(),
         "GET /api/v1/devices/edge-1/explain\n\n".to_owned(),
+        format!("POST /api/v1/factory{json}[{{\"fingerprint\":\"{}\"}}]", Digest::of("x")),
+        "GET /api/v1/factory\n\n".to_owned(),
     ];
-    let requests = alone.parser("requests with a token", good).inputs(1_500).long_inputs(SERVER_LONG_INPUTS);
+    let joining = [
+        format!("POST /api/v1/enrol{json}{}", asked(Some((claim.id, claim.secret)))),
+        format!("POST /api/v1/renew{json}{}", serde_json::to_string(&renewal).unwrap()),
+    ];
+    // They write to the database and make certificates, so there are fewer; bodies and certificate requests
+    // are read from memory above.
+    let join = alone.parser("enrolments and renewals", joining).inputs(5_000).long_inputs(SERVER_LONG_INPUTS);
+    join.memory(1024, PLANE_BYTES).past_permille_min(1).run(|input| ask(&plane.runtime, &router, None, input));
+    let requests = alone.parser("requests with a token", good).inputs(10_000).long_inputs(SERVER_LONG_INPUTS);
     requests.memory(1024, PLANE_BYTES).run(|input| ask(&plane.runtime, &router, Some(&plane.token), input));
     let own = plane.plain();
     let loopback = http::api(plane.running.plane().clone(), Listener::Loopback(own));
     let good = [format!("GET /api/v1/info\nHost: {own}\nOrigin: http://{own}\nCookie: muster=1; a=b\n\n")];
-    let headers = alone.parser("Host, Origin and cookies", good).inputs(4_000).long_inputs(SERVER_LONG_INPUTS);
+    let headers = alone.parser("Host, Origin and cookies", good).inputs(10_000);
     headers.memory(1024, PLANE_BYTES).run(|input| ask(&plane.runtime, &loopback, None, input));
 }
 
@@ -330,17 +388,40 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
     let get = ChunkGet { blob: Digest::of("blob"), first_frame: 0, frames: 1 };
     let reply_to = Leaf::Reply("cp-1".parse().unwrap());
     let payload = wire::encode(&reported).unwrap();
+    let mut latency = Sketch::default();
+    latency.record(1_500);
+    let batch = Batch {
+        device: device.clone(),
+        boot: BootId([1; 16]),
+        sequence: 1,
+        from_ms: 1,
+        until_ms: 2,
+        host: HostSample { cpu_permille: 5, memory_used_bytes: 6, memory_bytes: 7, ..HostSample::default() },
+        models: vec![ModelSample {
+            deployment: "digits".parse().unwrap(),
+            model: "digits".parse().unwrap(),
+            version: muster_shared::Version::new(3).unwrap(),
+            requests: 10,
+            errors: 1,
+            cpu_us: 5,
+            latency,
+        }],
+    };
     let signed = |payload: Vec<u8>| wire::encode(&SignedReported(plane.sign(payload_type::REPORTED, payload)));
-    // The first byte of an input says which topic; the last kind is signed by the device before it is sent.
+    let signed_batch = |payload: Vec<u8>| wire::encode(&SignedBatch(plane.sign(payload_type::TELEMETRY, payload)));
+    let telemetry = wire::encode(&batch).unwrap();
+    // The first byte of an input says which topic; the last two kinds are signed by the device before they are
+    // sent.
     let leaves = [Leaf::Hello, Leaf::Reported, Leaf::Event, Leaf::ChunkGet, Leaf::Telemetry, reply_to];
     let seeds = [
         wire::encode(&hello).unwrap(),
         signed(payload.clone()).unwrap(),
         wire::encode(&event).unwrap(),
         wire::encode(&get).unwrap(),
-        vec![1],
+        signed_batch(telemetry.clone()).unwrap(),
         wire::encode(&reply).unwrap(),
         payload,
+        telemetry,
     ];
     let seeds: Vec<Vec<u8>> = seeds.iter().enumerate().map(|(at, seed)| [&[at as u8][..], seed].concat()).collect();
     let (sender, receiver) = mpsc::channel(4);
@@ -351,16 +432,16 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
     };
     let name = device.to_string();
     send(BrokerEvent::Connected { device: name.clone() });
-    let published = alone.parser("what devices publish", seeds).inputs(4_000).long_inputs(SERVER_LONG_INPUTS);
+    let published = alone.parser("what devices publish", seeds).inputs(20_000).long_inputs(SERVER_LONG_INPUTS);
     published.memory(1024, PLANE_BYTES).run(|input| {
         let Some((which, payload)) = input.split_first() else { return false };
-        let (leaf, payload) = match leaves.get(usize::from(*which) % (leaves.len() + 1)) {
-            Some(leaf) => (leaf.clone(), payload.to_vec()),
-            None => match signed(payload.to_vec()) {
-                Ok(payload) => (Leaf::Reported, payload),
-                Err(_) => return false,
-            },
+        let which = usize::from(*which) % (leaves.len() + 2);
+        let (leaf, payload) = match leaves.get(which) {
+            Some(leaf) => (leaf.clone(), Ok(payload.to_vec())),
+            None if which == leaves.len() => (Leaf::Reported, signed(payload.to_vec())),
+            None => (Leaf::Telemetry, signed_batch(payload.to_vec())),
         };
+        let Ok(payload) = payload else { return false };
         let topic = leaf.of(&device).to_string();
         send(BrokerEvent::Message { device: name.clone(), topic, payload: payload.into() });
         true
@@ -398,7 +479,7 @@ fn raw_requests(alone: &Alone, plane: &Plane) {
         format!("{}Range: bytes=0-5\r\nConnection: close\r\n\r\n", head("GET /api/v1/openapi.json HTTP/1.1")),
     ];
     let mut tries = 0;
-    let raw = alone.parser("HTTP at the plane", good.clone()).inputs(1_000).long_inputs(SERVER_LONG_INPUTS);
+    let raw = alone.parser("HTTP at the plane", good.clone()).inputs(4_000).long_inputs(SERVER_LONG_INPUTS);
     raw.memory(1024, PLANE_BYTES).run(|bytes| {
         tries += 1;
         if tries % 500 == 0 {
@@ -424,6 +505,30 @@ fn packets() -> Vec<u8> {
     let publish = [&text("muster/v1/edge-1/hello")[..], &[0, 8], b"hello"].concat();
     [packet(0x10, &connect), packet(0x82, &subscribe), packet(0x32, &publish), packet(0xc0, &[]), packet(0xe0, &[])]
         .concat()
+}
+
+/// The parser of the broker's library from memory, with the broker's bound on a packet.
+#[test]
+fn packets_of_a_device_are_read_or_refused() {
+    let alone = alone();
+    alone.parser("MQTT packets", [packets()]).inputs(100_000).run(|bytes| {
+        let mut stream = bytes::Bytes::copy_from_slice(bytes);
+        let mut read = 0;
+        while let Ok(header) = FixedHeader::decode(&mut stream) {
+            let length = header.remaining_length as usize;
+            if length > embedded::PACKET_BYTES_MAX || length > stream.len() {
+                break;
+            }
+            let body = stream.split_to(length);
+            // Devices speak 3.1.1; the library decides by the CONNECT packet, and knows 5 as well.
+            for version in [4, 5] {
+                let packet =
+                    Packet::decode_from_body_with_version(header.packet_type, &header, &mut body.clone(), version);
+                read += usize::from(packet.is_ok());
+            }
+        }
+        read > 0
+    });
 }
 
 fn raw_packets(alone: &Alone, plane: &Plane) {
@@ -455,7 +560,7 @@ fn raw_packets(alone: &Alone, plane: &Plane) {
     };
     let admitted = [0x20, 2, 0, 0];
     let mut tries = 0;
-    let broker = alone.parser("MQTT at the broker", [good.clone()]).inputs(1_000).long_inputs(SERVER_LONG_INPUTS);
+    let broker = alone.parser("MQTT at the broker", [good.clone()]).inputs(2_000).long_inputs(SERVER_LONG_INPUTS);
     broker.memory(1024, PLANE_BYTES).run(|bytes| {
         tries += 1;
         if tries % 200 == 0 {

@@ -34,7 +34,7 @@ use muster_shared::{Digest, Version};
 static COUNTED: PeakAlloc = PeakAlloc;
 
 /// Of cheap parsers the short form sees more.
-const CHEAP_INPUTS: usize = 100_000;
+const CHEAP_INPUTS: usize = 200_000;
 /// Reading a list, serde takes room for at most so much at once on the word of its length.
 const PROMISED_BYTES: usize = 2 * 1024 * 1024;
 
@@ -131,7 +131,7 @@ fn manifest() -> Manifest {
 
 /// Payloads that a key signed whose owner is the attacker: the parser behind the signature.
 fn signed(alone: &Alone, name: &'static str, payload: Vec<u8>) -> Parser {
-    alone.parser(name, [payload]).inputs(4_000)
+    alone.parser(name, [payload]).inputs(20_000)
 }
 
 #[test]

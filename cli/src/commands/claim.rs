@@ -1,7 +1,7 @@
 //! `muster claim`: tokens by which devices enrol, and the factory list. The server gives a token's id and
 //! secret; what the device is to believe in comes from what is pinned here, never from the server.
 
-mod factory;
+pub mod factory;
 
 use std::path::PathBuf;
 

@@ -74,7 +74,8 @@ async fn approve(client: &Client, format: TextOrJson) -> Result<()> {
     output::print(&text(&plan))
 }
 
-fn text(plan: &PlanView) -> String {
+/// A plan, for people.
+pub fn text(plan: &PlanView) -> String {
     let restored = plan.restored.iter().map(|why| format!("{}\n", one_line(why))).collect::<String>();
     let mut text = restored;
     text += &match plan.changes.len() {

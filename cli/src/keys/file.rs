@@ -6,6 +6,7 @@ use std::path::Path;
 use muster_shared::signing::key::{BadSecretKey, PublicKey, SecretKey};
 use pkcs8::der::Decode as _;
 use pkcs8::der::pem::{LineEnding, PemLabel as _};
+use pkcs8::pkcs5::pbes2::Kdf;
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
 
@@ -17,6 +18,28 @@ use crate::files::{self, Readable};
 /// A PEM file is far shorter.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
 
+/// Memory that scrypt takes for each unit of its cost and its block size.
+const SCRYPT_BYTES_OF_BLOCK: u64 = 128;
+/// Memory that opening a key may take: OpenSSL's keys take 16 MiB.
+const SCRYPT_BYTES_MAX: u64 = 1 << 30;
+/// Times that it may be taken, one after the other.
+const SCRYPT_LANES_MAX: u16 = 16;
+/// Rounds of PBKDF2: far more than anyone recommends, and done in seconds.
+const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
+
+/// Why a key with a passphrase cannot be opened, whatever the passphrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BadEncryptedKey {
+    #[error("it is no encrypted PKCS#8 key")]
+    Malformed,
+    #[error("it is encrypted in a way that is not known here; encrypt it with PBES2: `openssl pkcs8 -topk8`")]
+    Unknown,
+    #[error("to open it would take more than {} MiB of memory, or too long; encrypt it anew: `openssl pkcs8 -topk8`",
+        SCRYPT_BYTES_MAX >> 20)]
+    TooCostly,
+}
+
 /// Reads a secret key; asks for its passphrase if it has one.
 pub fn read(path: &Path, unlock: &Unlock) -> Result<SecretKey> {
     let attempt = || format!("cannot read the key {}", path.display());
@@ -26,7 +49,7 @@ pub fn read(path: &Path, unlock: &Unlock) -> Result<SecretKey> {
     if !is_encrypted(text) {
         return SecretKey::from_pem(text).attempt(attempt);
     }
-    let (_, document) = SecretDocument::from_pem(text).map_err(|_| BadSecretKey).attempt(attempt)?;
+    let document = encrypted_document(text).attempt(attempt)?;
     let encrypted =
         EncryptedPrivateKeyInfoRef::from_der(document.as_bytes()).map_err(|_| BadSecretKey).attempt(attempt)?;
     let passphrase = unlock.known_passphrase(path)?;
@@ -36,6 +59,26 @@ pub fn read(path: &Path, unlock: &Unlock) -> Result<SecretKey> {
     })?;
     let pem = plain.to_pem(PrivateKeyInfoRef::PEM_LABEL, LineEnding::LF).map_err(|_| BadSecretKey).attempt(attempt)?;
     SecretKey::from_pem(&pem).attempt(attempt)
+}
+
+/// What a file with a passphrase holds, if opening it takes no more than it may.
+pub fn encrypted_document(text: &str) -> std::result::Result<SecretDocument, BadEncryptedKey> {
+    let (_, document) = SecretDocument::from_pem(text).map_err(|_| BadEncryptedKey::Malformed)?;
+    let encrypted =
+        EncryptedPrivateKeyInfoRef::from_der(document.as_bytes()).map_err(|_| BadEncryptedKey::Malformed)?;
+    let parameters = encrypted.encryption_algorithm.pbes2().ok_or(BadEncryptedKey::Unknown)?;
+    let affordable = match &parameters.kdf {
+        Kdf::Scrypt(scrypt) => {
+            let (cost, block) = (scrypt.cost_parameter, u64::from(scrypt.block_size));
+            // The library panics over a cost of zero.
+            cost.is_power_of_two()
+                && SCRYPT_BYTES_OF_BLOCK.saturating_mul(block).saturating_mul(cost) <= SCRYPT_BYTES_MAX
+                && scrypt.parallelization <= SCRYPT_LANES_MAX
+        }
+        Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count <= PBKDF2_ROUNDS_MAX,
+        _ => return Err(BadEncryptedKey::Unknown),
+    };
+    if affordable { Ok(document) } else { Err(BadEncryptedKey::TooCostly) }
 }
 
 /// Makes a key in a file that must not be there yet.
@@ -93,6 +136,34 @@ pub fn public_beside(path: &Path) -> Option<PublicKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_would_take_all_memory_or_no_cost_at_all_to_open_is_refused() {
+        use pkcs8::pkcs5::pbes2;
+        let plain = SecretKey::from_seed([1; 32]).to_pem().expect("PEM");
+        let (_, plain) = SecretDocument::from_pem(&plain).expect("reads");
+        let plain = PrivateKeyInfoRef::from_der(plain.as_bytes()).expect("reads");
+        let small = pkcs8::pkcs5::scrypt::Params::new(1, 1, 1).expect("allowed");
+        let parameters = pbes2::Parameters::generate_scrypt_aes256cbc(small, b"saltsalt", [7; 16]).expect("allowed");
+        let good = plain.encrypt_with_params(parameters, "horse").expect("encrypts");
+        let opened = |bytes: &[u8]| {
+            let document = SecretDocument::try_from(bytes).expect("DER");
+            let pem = document.to_pem(EncryptedPrivateKeyInfoRef::PEM_LABEL, LineEnding::LF).expect("PEM");
+            encrypted_document(&pem).map(|_| ())
+        };
+        assert_eq!(opened(good.as_bytes()), Ok(()));
+        // salt, cost, block size, lanes.
+        let place = good.as_bytes().windows(9).position(|bytes| bytes == [2, 1, 2, 2, 1, 1, 2, 1, 1]).expect("there");
+        let with = |at: usize, value: u8| {
+            let mut bytes = good.as_bytes().to_vec();
+            bytes[place + at] = value;
+            opened(&bytes)
+        };
+        assert_eq!(with(2, 64), Ok(()));
+        assert_eq!(with(2, 0), Err(BadEncryptedKey::TooCostly), "the library panics over it");
+        assert_eq!(with(2, 3), Err(BadEncryptedKey::TooCostly));
+        assert_eq!(with(8, 100), Err(BadEncryptedKey::TooCostly));
+    }
 
     #[test]
     fn a_key_with_a_passphrase_opens_with_that_one_only() {

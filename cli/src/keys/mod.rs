@@ -8,7 +8,7 @@ pub mod fingerprint;
 pub mod passphrase;
 pub mod place;
 mod token;
-mod uri;
+pub mod uri;
 
 use std::path::{Path, PathBuf};
 

@@ -26,7 +26,6 @@ pub struct Unlock {
 
 impl Unlock {
     /// Passphrases from a file.
-    #[cfg(test)]
     pub fn from_file(path: PathBuf) -> Self {
         Self { passphrase_file: Some(path) }
     }

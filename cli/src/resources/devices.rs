@@ -70,7 +70,8 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
     Ok(text(&one(client, name).await?, now_ms()))
 }
 
-fn text(device: &DeviceView, now_ms: UnixMs) -> String {
+/// All that is known of a device, for people.
+pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
     let mut facts = Facts::default();
     facts.add("name", &device.id);
     facts.add("labels", labels(&device.labels));

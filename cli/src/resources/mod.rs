@@ -3,8 +3,8 @@
 
 mod bundles;
 mod claims;
-mod deployments;
-mod devices;
+pub mod deployments;
+pub mod devices;
 mod events;
 
 use serde::Serialize;

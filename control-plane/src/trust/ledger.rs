@@ -22,9 +22,7 @@ impl Ledger {
     /// Reads the count; there is none at the first start.
     pub fn open(path: &Path) -> io::Result<Self> {
         let count = match files::read_text(path, FILE_BYTES_MAX)? {
-            Some(text) => text.trim().parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, "it holds no number; remove it and start with --restored")
-            })?,
+            Some(text) => parse(&text)?,
             None => 0,
         };
         Ok(Self { path: path.to_owned(), count: Mutex::new(count) })
@@ -44,6 +42,13 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// The count in a file's text.
+pub fn parse(text: &str) -> io::Result<u64> {
+    text.trim().parse().map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, "it holds no number; remove it and start with --restored")
+    })
 }
 
 /// Counts a change that must not be forgotten: in the database first, so that the file is never ahead of

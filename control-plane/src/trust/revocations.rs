@@ -29,7 +29,6 @@ impl Revocations {
     /// Reads the list; there is none at the first start. A last line that a power cut left unfinished
     /// never counted; any other line that cannot be read is an error: a key may stand in it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut keys = BTreeMap::new();
         let mut text = String::new();
         match File::open(path) {
             Ok(file) => {
@@ -44,22 +43,7 @@ impl Revocations {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut lines = text.lines().enumerate().peekable();
-        while let Some((number, line)) = lines.next() {
-            let last = lines.peek().is_none() && !text.ends_with('\n');
-            match serde_json::from_str::<Revoked>(line) {
-                _ if last => {}
-                Ok(revoked) => drop(keys.insert(revoked.fingerprint, revoked)),
-                Err(_) if line.trim().is_empty() => {}
-                Err(error) => {
-                    let text = format!(
-                        "line {} cannot be read ({error}); repair it, or remove it if it is damaged",
-                        number + 1
-                    );
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-            }
-        }
+        let keys = parse(&text)?;
         Ok(Self { path: path.to_owned(), keys: RwLock::new(keys), writing: Mutex::default() })
     }
 
@@ -101,6 +85,26 @@ impl Revocations {
         keys.extend(news.into_iter().map(|revoked| (revoked.fingerprint, revoked.clone())));
         Ok(())
     }
+}
+
+/// The keys that a file's text lists.
+pub fn parse(text: &str) -> io::Result<BTreeMap<Digest, Revoked>> {
+    let mut keys = BTreeMap::new();
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((number, line)) = lines.next() {
+        let last = lines.peek().is_none() && !text.ends_with('\n');
+        match serde_json::from_str::<Revoked>(line) {
+            _ if last => {}
+            Ok(revoked) => drop(keys.insert(revoked.fingerprint, revoked)),
+            Err(_) if line.trim().is_empty() => {}
+            Err(error) => {
+                let text =
+                    format!("line {} cannot be read ({error}); repair it, or remove it if it is damaged", number + 1);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+    Ok(keys)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! given, and enough of what it was shown got past its first step for the first two to mean something.
 //!
 //! Each crate that reads from outside has a test binary `fuzz`; `cargo xtask test` runs them for about a
-//! minute in all, `cargo xtask test --long` with at least [`LONG_INPUTS`] for each parser (servers behind
-//! sockets get fewer).
+//! minute in all, `cargo xtask test --long` with at least [`LONG_INPUTS`] for each parser. Fewer get what is
+//! behind a socket, writes a file or a database for each input, or opens a key that says how long that takes:
+//! each of them calls [`Parser::long_inputs`], and what parses behind it gets its million from memory.
 //!
 //! The seed is drawn anew for each run, and printed: `MUSTER_FUZZ_SEED=N` repeats a run,
 //! `MUSTER_FUZZ_TRACE=1` prints each input before it is read, for what no program survives to tell about
@@ -18,14 +19,18 @@
 //! | envelopes, roots, manifests, floors, chunk indexes | the plane, publishers, disks | `shared/tests/fuzz.rs` |
 //! | golden vectors, claim tokens, quantities, ids | publishers, people | `shared/tests/fuzz.rs` |
 //! | paths of the doors | whoever reaches a door | `shared/tests/fuzz.rs` |
-//! | bodies at the doors: TF Serving, Open Inference, binary tensors, examples | whoever reaches a door | `agent/tests/fuzz.rs` |
-//! | raw gRPC messages | whoever reaches the door | `agent/tests/fuzz.rs` |
-//! | frames of the worker's pipes, both directions | a model's process | `agent/tests/fuzz.rs` |
-//! | `agent.toml`, `enrolment.json`, keys, certificates | the device's owner, a bad disk | `agent/tests/fuzz.rs` |
-//! | JSON bodies, CSRs, certificates' names, cookies, requests | whoever reaches the plane | `control-plane/tests/fuzz.rs` |
-//! | what devices send, its configuration | devices, the operator | `control-plane/tests/fuzz.rs` |
-//! | MQTT packets at the embedded broker's listener | an enrolled device | `control-plane/tests/fuzz.rs` |
-//! | bundles, ONNX, YAML, addresses, contexts, the plane's answers | files, a stolen plane | `cli/tests/fuzz.rs` |
+//! | bodies at the doors: TF Serving, Open Inference, binary tensors, examples | whoever reaches a door | `agent/tests/fuzz/main.rs` |
+//! | raw gRPC messages | whoever reaches the door | `agent/tests/fuzz/main.rs` |
+//! | frames of the worker's pipes, both directions; shapes of its model | a model's process | `agent/tests/fuzz/main.rs` |
+//! | `agent.toml`, `enrolment.json`, keys, certificates, answers to an enrolment | the device's owner, a bad disk, the plane | `agent/tests/fuzz/main.rs` |
+//! | MQTT packets at the client | a broker | `agent/tests/fuzz/main.rs` |
+//! | desired states, commands, times, roots, floors, manifests behind a good signature | a stolen key | `agent/tests/fuzz/trust.rs` |
+//! | the journal's records, `watermark.json`, `clock.json`, the counter's answer | a bad disk, the owner's program | `agent/tests/fuzz/trust.rs` |
+//! | control groups, `/proc/…/status`, names of folders of models | the kernel, the owner | `agent/tests/fuzz/trust.rs` |
+//! | JSON bodies, CSRs, certificates' names, cookies, requests, enrolments, renewals | whoever reaches the plane | `control-plane/tests/fuzz.rs` |
+//! | what devices send, the configuration, the list of revoked keys, the ledger | devices, the operator, a bad disk | `control-plane/tests/fuzz.rs` |
+//! | MQTT packets, from memory and at the embedded broker's listener | an enrolled device | `control-plane/tests/fuzz.rs` |
+//! | bundles, ONNX, YAML, addresses, contexts, keys, PKCS#11 URIs, factory lists, the plane's answers and how they are told | files, a stolen plane | `cli/tests/fuzz.rs` |
 
 mod change;
 
@@ -40,7 +45,7 @@ pub use peak_alloc::PeakAlloc;
 /// What each parser is shown at least when `MUSTER_LONG` is set.
 pub const LONG_INPUTS: usize = 1_000_000;
 /// What each parser is shown where it does not say otherwise.
-const INPUTS: usize = 20_000;
+const INPUTS: usize = 50_000;
 /// Memory that reading one input may take for each of its bytes: a tree of JSON values from the shortest
 /// of texts.
 const MEMORY_PER_BYTE: usize = 256;

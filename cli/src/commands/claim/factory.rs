@@ -78,9 +78,14 @@ fn read(path: &Path) -> Result<Vec<FactoryKey>> {
             Failure::new(format!("{}: more than {FILE_BYTES_MAX} bytes", path.display())).hint("split the list")
         );
     }
-    let text = std::fs::read_to_string(path).attempt(attempt)?;
+    parse(&std::fs::read_to_string(path).attempt(attempt)?, path)
+}
+
+/// The keys in the text of the file at `path`.
+pub fn parse(text: &str, path: &Path) -> Result<Vec<FactoryKey>> {
+    let attempt = || format!("cannot read the list {}", path.display());
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(&text).attempt(attempt);
+        return serde_json::from_str(text).attempt(attempt);
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     lines
