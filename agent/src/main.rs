@@ -59,10 +59,10 @@ struct EnrolArgs {
     #[arg(long, env = "MUSTER_CLAIM", hide_env_values = true)]
     claim: Option<ClaimToken>,
     /// Without a claim: the digest of the root that this device starts from
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = Digest::typed)]
     root_digest: Option<Digest>,
     /// Without a claim: the digest of the CA that the control plane must show
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = Digest::typed)]
     ca_digest: Option<Digest>,
     /// When the image was made, in milliseconds since 1970: the time has surely passed it
     #[arg(long, value_name = "MS")]

@@ -21,6 +21,8 @@ use tracing::{debug, info, warn};
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Messages that wait to be sent; more are dropped, and sent again by those who made them.
 const OUTGOING_MAX: usize = 256;
+/// A connection that stood for so long was a good one.
+const STEADY: Duration = Duration::from_secs(5);
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT_SECONDS: u64 = 15;
 
@@ -94,8 +96,9 @@ impl Mqtt {
     }
 
     async fn keep_connected(self, connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) {
-        let mut attempt = 0;
+        let mut attempt: u32 = 0;
         while !stop.is_cancelled() {
+            let began = tokio::time::Instant::now();
             let stood = tokio::select! {
                 () = stop.cancelled() => break,
                 stood = self.one_connection(&connect, &incoming) => stood,
@@ -104,7 +107,8 @@ impl Mqtt {
             if stood && incoming.send(Incoming::Disconnected).await.is_err() {
                 return;
             }
-            attempt = if stood { 0 } else { attempt + 1 };
+            // One that was cut at once, as by another agent with the same identity, is no reason to hurry.
+            attempt = if stood && began.elapsed() >= STEADY { 0 } else { attempt.saturating_add(1) };
             let wait = Duration::from_millis(delay_ms(attempt, crate::outside::jitter()));
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -164,6 +168,9 @@ impl Mqtt {
                 Err(error) => {
                     // The causes stand in each other's texts: the outermost one is enough.
                     warn!(%error, "the connection is gone");
+                    if is_not_let_in(&error) {
+                        warn!("the broker does not let this device in: it may be revoked or held; ask the operator");
+                    }
                     let about_time = match tls_cause(&error) {
                         Some(rustls::Error::InvalidCertificate(why)) if is_of_time(why) => Incoming::ServerOutOfTime,
                         _ if refuses_certificate(&error) => Incoming::CertificateRefused,
@@ -191,6 +198,11 @@ impl Mqtt {
     fn set_client(&self, client: Option<AsyncClient>) {
         *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
     }
+}
+
+/// Whether the broker knows who this is, and wants nothing of it.
+fn is_not_let_in(error: &rumqttc::ConnectionError) -> bool {
+    matches!(error, rumqttc::ConnectionError::ConnectionRefused(rumqttc::ConnectReturnCode::NotAuthorized))
 }
 
 /// A client for one connection, with its end of it, that so many messages may wait in.

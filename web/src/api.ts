@@ -3699,6 +3699,8 @@ export interface components {
             lastSeenMs?: components["schemas"]["u64"] | null;
             /** @description Each of its models, summed over the telemetry that is kept. */
             models: components["schemas"]["ModelView"][];
+            /** @description What else it says that a person should know: its clock, its owner's limits, who signed what runs. */
+            notes?: string[];
             /** @description Bundles that it will not try again. */
             refusals: components["schemas"]["Refusal"][];
             /** @description What an operator wants of it. */

@@ -66,11 +66,19 @@ pub(super) async fn preview(client: &Client, deployments: Vec<Deployment>, forma
 }
 
 async fn approve(client: &Client, format: TextOrJson) -> Result<()> {
+    let asked = PlanRequest { deployments: vec![] };
+    let before: PlanView = client.send_json(Method::POST, "/plan", &asked).await.attempt(|| "cannot plan")?;
     let plan: PlanView = client.post("/plan/approve").await.attempt(|| "cannot approve the plan")?;
     if format == TextOrJson::Json {
         return output::print_json(&plan);
     }
-    output::print_line("approved: silent devices are taken for lost, and changes go on")?;
+    output::print_line(match before.restored {
+        Some(_) => {
+            "approved: changes go on with the database as it is; devices that hold later states keep them until you \
+             approve again"
+        }
+        None => "approved: silent devices are taken for lost, and changes go on",
+    })?;
     output::print(&text(&plan))
 }
 

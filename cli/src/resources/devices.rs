@@ -84,6 +84,7 @@ pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
     facts.add("enrolled", date(device.enrolled_ms));
     facts.add("key", device.fingerprint);
     facts.add("desired", format!("{} (applied {})", or_dash(device.desired), or_dash(device.applied)));
+    device.notes.iter().for_each(|note| facts.add("note", note));
     if let Some(refused) = &device.desired_refused {
         facts.add("refused desired", format!("{}: {}", or_dash(refused.generation), refused.reason));
     }

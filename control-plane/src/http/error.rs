@@ -45,7 +45,7 @@ impl ApiError {
     fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
-            .hint("look into the control plane's log, or run `muster doctor`")
+            .hint("look into the control plane's log")
     }
 
     fn disk_full() -> Self {
@@ -232,7 +232,8 @@ impl From<MemberError> for ApiError {
             ),
             MemberError::NotRevoked(_) => with(StatusCode::CONFLICT).hint("`muster revoke DEVICE` first"),
             MemberError::List(error) if crate::files::is_disk_full(&error) => Self::disk_full(),
-            MemberError::List(error) => Self::internal(&error),
+            MemberError::List(_) => with(StatusCode::INTERNAL_SERVER_ERROR)
+                .hint("make the place that `--revocations` names writable for the control plane; nobody was revoked"),
             MemberError::Db(error) => error.into(),
         }
     }

@@ -60,11 +60,15 @@ async fn preview(
 #[utoipa::path(post, path = "/plan/approve", tag = "plan", responses((status = 200, body = PlanView)))]
 async fn approve(State(plane): State<Arc<Plane>>) -> Result<Json<PlanView>, ApiError> {
     let deciding = plane.deciding.lock().await;
-    let mut liveness = db::documents::liveness(plane.db.read()).await?;
-    liveness.approve();
-    db::documents::set_liveness(plane.db.write(), &liveness).await?;
     let was_put_back = db::members::restored(plane.db.read()).await?.is_some();
-    members::approve_restored(&plane).await?;
+    if was_put_back {
+        // Devices may not be back yet, so nobody is given up by this.
+        members::approve_restored(&plane).await?;
+    } else {
+        let mut liveness = db::documents::liveness(plane.db.read()).await?;
+        liveness.approve();
+        db::documents::set_liveness(plane.db.write(), &liveness).await?;
+    }
     drop(deciding);
     let held_back: Vec<DeviceId> = plane.live.read(|devices| {
         let is_held_back = |device: &LiveDevice| device.held_back.is_some() && !was_put_back;

@@ -124,10 +124,10 @@ async fn reported(
     if reported.device != *device {
         return Err(RecordError::OtherDevice(reported.device));
     }
-    let heard = runs.entry(device.clone()).or_default();
-    if heard.hear(reported.boot, reported.sequence, reported.at_ms) && live.standing == Standing::Member {
-        // What is counted next is counted anew, once an operator has let it go on.
-        *heard = Runs::default();
+    if live.standing == Standing::Cloned {
+        // Once an operator lets it go on, what is counted is counted anew.
+        runs.remove(device);
+    } else if runs.entry(device.clone()).or_default().hear(reported.boot, reported.sequence, reported.at_ms) {
         members::hold_clone(plane, device).await?;
     }
     let transaction = plane.db.begin().await?;

@@ -71,7 +71,7 @@ pub enum EnrolError {
     #[error("the factory list holds at most {FACTORY_KEYS_MAX} keys")]
     FactoryFull,
     /// Other keys have spent it.
-    #[error("the claim was spent by {0} other devices, as many as it allows")]
+    #[error("the claim was spent before: it is good for {0} in all")]
     Spent(u64),
     /// The certificate request proves nothing.
     #[error("the certificate request is not usable: {0}")]

@@ -27,7 +27,7 @@ pub enum MemberError {
     #[error("the key of device {0} is revoked, which cannot be taken back")]
     IsRevoked(DeviceId),
     /// Only what is revoked is forgotten.
-    #[error("device {0} is one of the fleet")]
+    #[error("it is one of the fleet, and not revoked")]
     NotRevoked(DeviceId),
     /// The list beside the database cannot be written.
     #[error("cannot write the list of revoked keys")]
@@ -92,14 +92,14 @@ pub async fn approve(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
     let now = now_ms();
     let stranger = plane.live.strangers().remove(id);
     let transaction = plane.db.begin().await?;
-    let text = match (db::devices::get(&transaction, id).await?, stranger) {
+    let (kind, text) = match (db::devices::get(&transaction, id).await?, stranger) {
         (Some(_), _) => {
             let text = match db::members::standing(&transaction, id).await?.standing {
                 Standing::Revoked => return Err(MemberError::IsRevoked(id.clone())),
                 Standing::Member => return Err(MemberError::NothingToApprove(id.clone())),
-                Standing::Waiting => "an operator let it in",
-                Standing::Held => "an operator took it back",
-                Standing::Cloned => "an operator lets it go on",
+                Standing::Waiting => (Happening::DeviceEnrolled, "an operator let it in"),
+                Standing::Held => (Happening::DeviceEnrolled, "an operator took it back"),
+                Standing::Cloned => (Happening::DeviceReturned, "an operator lets it go on"),
             };
             db::members::set_standing(&transaction, id, (Standing::Member, ""), now).await?;
             text
@@ -110,11 +110,11 @@ pub async fn approve(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
             }
             db::devices::insert(&transaction, id, &stranger.key, now).await?;
             plane.live.enrolled(id, &stranger.key);
-            "an operator took it back; the database did not know it"
+            (Happening::DeviceEnrolled, "an operator took it back; the database did not know it")
         }
         (None, None) => return Err(MemberError::Unknown(id.clone())),
     };
-    db::events::insert(&transaction, &event(Some(id), Happening::DeviceHeld, text.to_owned())).await?;
+    db::events::insert(&transaction, &event(Some(id), kind, text.to_owned())).await?;
     db::commit(transaction).await?;
     plane.live.stands(id, Standing::Member, "");
     count_change(plane).await?;

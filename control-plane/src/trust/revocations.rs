@@ -29,6 +29,10 @@ impl Revocations {
     /// Reads the list; there is none at the first start. A last line that a power cut left unfinished
     /// never counted; any other line that cannot be read is an error: a key may stand in it.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // Nobody could be revoked where the folder is missing: better known at the start.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            files::create_private_folder(folder)?;
+        }
         let mut text = String::new();
         match File::open(path) {
             Ok(file) => {

@@ -143,6 +143,9 @@ api_types! {
         pub refusals: Vec<Refusal>,
         /// The last desired state that it did not take.
         pub desired_refused: Option<DesiredRefused>,
+        /// What else it says that a person should know: its clock, its owner's limits, who signed what runs.
+        #[serde(default)]
+        pub notes: Vec<String>,
         /// Its newest telemetry.
         pub host: Option<HostSample>,
         /// Each of its models, summed over the telemetry that is kept.
