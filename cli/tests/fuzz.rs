@@ -101,10 +101,12 @@ fn models_are_read_or_refused() {
         model.inputs.iter().chain(&model.outputs).for_each(|port| drop(onnx::describe(port)));
         true
     });
+    // The same parser with a longer sample, of which each takes ten times as long: so of these there are fewer.
     let digits = [model_file("digits/v1/model.onnx")];
     alone
         .parser("larger ONNX models", digits)
         .inputs(5_000)
+        .long_inputs(200_000)
         .memory(MODEL_PER_BYTE, 1 << 20)
         .run(|bytes| onnx::Model::read(bytes.to_vec()).is_ok());
     let ports = [Port { name: "x".into(), dtype: Dtype::F32, shape: vec![None, Some(2)] }];
