@@ -26,6 +26,17 @@ fn two_agents_with_one_identity_are_found_and_held() -> Result<()> {
         Ok(world.muster(&["get", "devices"])?.contains("cloned").then_some(()))
     })?;
     ensure!(world.muster(&["get", "events"])?.contains("two agents"), "nobody was told");
+    // The copy is found and stopped: from then on the device is a member like every other, also with new runs.
+    world.stop_agent("copy")?;
+    world.muster(&["approve", "edge-1"])?;
+    world.stop_agent("edge-1")?;
+    world.start_agent("edge-1")?;
+    let held = |world: &World| Ok::<_, anyhow::Error>(world.device("edge-1")?["standing"] != "member");
+    world.until("edge-1 to be back", |world| Ok((world.device("edge-1")?["connected"] == true).then_some(())))?;
+    world.publish(&Bundle::fixture("digits", 1))?;
+    world.deploy("digits", "1")?;
+    world.until_serves("edge-1", "digits", 1)?;
+    ensure!(!held(&world)?, "it is held again");
     Ok(())
 }
 

@@ -124,10 +124,14 @@ async fn reported(
     if reported.device != *device {
         return Err(RecordError::OtherDevice(reported.device));
     }
-    if live.standing == Standing::Cloned {
+    let is_held = live.standing == Standing::Cloned;
+    let heard = runs.entry(device.clone()).or_default();
+    let found = heard.hear(reported.boot, reported.sequence, reported.at_ms) && !is_held;
+    if is_held || found {
         // Once an operator lets it go on, what is counted is counted anew.
-        runs.remove(device);
-    } else if runs.entry(device.clone()).or_default().hear(reported.boot, reported.sequence, reported.at_ms) {
+        *heard = Runs::default();
+    }
+    if found {
         members::hold_clone(plane, device).await?;
     }
     let transaction = plane.db.begin().await?;
