@@ -14,11 +14,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use muster_agent_core::fetch::Looked;
 use muster_agent_core::reconcile::Event;
 use muster_shared::Digest;
+use muster_shared::checks::{self, Check};
 use muster_shared::chunk::ChunkIndex;
 use muster_shared::desired::SlotSpec;
 use muster_shared::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX};
 use muster_shared::manifest::Manifest;
 use muster_shared::signing::Envelope;
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 /// Where blobs lie.
@@ -138,6 +140,10 @@ impl Folders {
             if good.len() == index.len() {
                 return Ok(Looked::Whole(None));
             }
+            // Whole under its own name, it is another's, too: the index does not describe it.
+            if digest_of(&final_path)? == blob {
+                return Ok(Looked::Failed(format!("the chunk index does not describe the file {}", blob.short())));
+            }
             // Damaged where it lay: keep what is right, fetch the rest again.
             fs::rename(&final_path, self.staged(blob))?;
             return Ok(Looked::Pieces(good));
@@ -170,6 +176,12 @@ impl Folders {
         // Shrunk to nothing there is no piece to write: an empty file is made here.
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&staged)?;
         file.sync_all()?;
+        // Each piece is what an index names; who signed that index may not be who signed for this file.
+        if checks::on(Check::FileDigest) && digest_of(&staged)? != blob {
+            fs::remove_file(&staged)?;
+            let text = format!("what arrived as {} is not what it is named", blob.short());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         fs::rename(staged, self.blob(blob))?;
         File::open(&self.blobs)?.sync_all()
     }
@@ -199,6 +211,18 @@ impl Folders {
             needed.extend(manifest.files().flat_map(|file| [file.sha256, file.chunk_index]));
         }
         needed
+    }
+}
+
+/// The digest of a whole file, read piece by piece.
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
+    let mut piece = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            read => hash.update(&piece[..read]),
+        }
     }
 }
 
@@ -256,6 +280,25 @@ mod tests {
         damaged[CHUNK_BYTES] ^= 1;
         fs::write(folders.blob(blob), damaged).expect("writes");
         assert_eq!(folders.look(blob, bytes, Some(&index)).expect("looks"), Looked::Pieces(vec![0, 2, 3]));
+    }
+
+    /// A publisher's manifest may name any digest beside an index of its own.
+    #[test]
+    fn an_index_of_other_chunks_neither_takes_a_file_away_nor_gets_one_its_name() {
+        let (_data, folders) = folders();
+        let (theirs, ours) = (vec![1; CHUNK_BYTES + 5], vec![2; CHUNK_BYTES + 5]);
+        let (blob, bytes) = (Digest::of(&theirs), theirs.len() as u64);
+        let put = |file: &[u8]| {
+            for (number, piece) in file.chunks(CHUNK_BYTES).enumerate() {
+                folders.write(blob, bytes, (number * CHUNK_BYTES) as u64, piece).expect("writes");
+            }
+            folders.finish(blob)
+        };
+        assert!(put(&ours).is_err(), "it took another's name");
+        put(&theirs).expect("is what it is named");
+        let looked = folders.look(blob, bytes, Some(&ChunkIndex::of(&ours))).expect("looks");
+        assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+        assert_eq!(fs::read(folders.blob(blob)).expect("still there"), theirs);
     }
 
     #[test]

@@ -156,7 +156,11 @@ impl TrustStore {
         let mut unkept = None;
         loop {
             match receiver.recv_timeout(AGAIN_AFTER) {
-                Ok(wanted) => {
+                Ok(mut wanted) => {
+                    // Of what came while the last one was written only the newest counts.
+                    while let Ok(newer) = receiver.try_recv() {
+                        wanted = newer;
+                    }
                     let rest = Watermark { desired: self.kept.desired, ..wanted.clone() };
                     match self.keep(wanted) {
                         Ok(()) => {

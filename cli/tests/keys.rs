@@ -185,7 +185,7 @@ fn a_floor_is_signed_by_a_publisher_of_that_model() {
     );
     assert_eq!(desk.json(&["trust", "show", "-o", "json"])["floors"][0]["version"], 4);
     assert!(desk.ok(&["trust", "show"]).contains("digits below version 4 never runs"));
-    assert_eq!(desk.json(&["diagnose", "edge-1"])["clock"], "trusted");
+    assert_eq!(desk.json(&["diagnose", "edge-1", "-o", "json"])["clock"], "trusted");
 }
 
 /// Where Debian puts SoftHSM; `cargo xtask test` installs it.

@@ -110,9 +110,12 @@ impl Live {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Notes a device's standing.
+    /// Notes a device's standing. Nothing that was under way takes a revocation back.
     pub fn stands(&self, id: &DeviceId, standing: Standing, why: &str) {
         self.change(id, |live| {
+            if live.standing == Standing::Revoked {
+                return;
+            }
             live.standing = standing;
             why.clone_into(&mut live.standing_why);
         });

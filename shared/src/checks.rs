@@ -77,6 +77,8 @@ checks! {
     SentLength,
     /// A chunk's digest is the one that its index names.
     ChunkDigest,
+    /// A file as a whole has the digest by which it is named.
+    FileDigest,
     /// A chunk index is the one that the manifest names, of the right length.
     IndexDigest,
     /// What the device's owner allows.

@@ -135,8 +135,10 @@ pub fn compare(held: (Generation, Digest), offered: (Generation, Digest)) -> Off
 impl Desired {
     /// Whether its slots keep the bounds: not too many, each deployment and each served name once.
     pub fn slots_are_sound(&self) -> bool {
-        let mut names = std::collections::BTreeSet::new();
-        self.slots.len() <= SLOTS_MAX && self.slots.iter().all(|slot| names.insert(slot.served_name()))
+        let (mut names, mut deployments) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let once =
+            |slot: &SlotSpec| names.insert(slot.served_name().clone()) && deployments.insert(slot.deployment.clone());
+        self.slots.len() <= SLOTS_MAX && self.slots.iter().all(once)
     }
 }
 

@@ -36,11 +36,15 @@ pub const ATTACKS: &[Attack] = &[
     ),
     device("endless data: a manifest declared larger than any", &[Check::DeclaredLength], endless_manifest),
     device("endless data: more sent than was declared", &[Check::SentLength], more_than_declared),
-    device("extraneous files: an index of other chunks", &[Check::ChunkDigest, Check::IndexDigest], other_index),
+    device(
+        "extraneous files: an index of other chunks",
+        &[Check::ChunkDigest, Check::IndexDigest, Check::FileDigest],
+        other_index,
+    ),
     device("fast-forward: a number after which nothing comes", &[Check::Jump], fast_forward),
     device("freeze: a desired state that has expired", &[Check::Expiry], expired_desired),
     device("freeze: a root that has expired", &[Check::RootExpiry], expired_root),
-    device("malicious mirror: a changed chunk", &[Check::ChunkDigest], changed_chunk),
+    device("malicious mirror: a changed chunk", &[Check::ChunkDigest, Check::FileDigest], changed_chunk),
     device("mix-and-match: one version's name on another's files", &[Check::ManifestIdentity], other_versions_files),
     device(
         "mix-and-match: another signed manifest than the one that is named",
@@ -155,7 +159,12 @@ fn send_damaged(stage: &mut Stage<'_>) -> Result<Ending> {
     stage.send(&desired)?;
     stage.ending(
         |stage| stage.runs(EVIL),
-        |stage| Ok(stage.told(EventKind::ChunkDiscarded).or_else(|| stage.slot_refused())),
+        |stage| {
+            let slots = stage.plane.reported().map(|reported| reported.slots).unwrap_or_default();
+            let waiting =
+                slots.into_iter().find_map(|slot| slot.waiting).filter(|text| text.contains("not what it is named"));
+            Ok(stage.told(EventKind::ChunkDiscarded).or_else(|| stage.slot_refused()).or(waiting))
+        },
     )
 }
 

@@ -16,6 +16,7 @@ use crate::db;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::trust::enrol;
+use crate::trust::ledger::count_change;
 
 /// Claims in one list; older ones are not shown.
 const LISTED_CLAIMS_MAX: u64 = 10_000;
@@ -54,7 +55,10 @@ async fn revoke(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<String>) -
     let known =
         hex::decode_to_slice(&id, &mut bytes).is_ok() && db::claims::end(plane.db.write(), bytes, now_ms()).await?;
     match known {
-        true => Ok(StatusCode::NO_CONTENT),
+        true => {
+            count_change(&plane).await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
         false => Err(ApiError::not_found("claim", &id).hint("see `muster get claims`")),
     }
 }
@@ -84,7 +88,10 @@ async fn factory_remove(
     ApiPath(fingerprint): ApiPath<Digest>,
 ) -> Result<StatusCode, ApiError> {
     match db::members::factory_remove(plane.db.write(), fingerprint).await? {
-        true => Ok(StatusCode::NO_CONTENT),
+        true => {
+            count_change(&plane).await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
         false => Err(ApiError::not_found("key on the factory list", &fingerprint)),
     }
 }

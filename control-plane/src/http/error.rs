@@ -233,7 +233,7 @@ impl From<MemberError> for ApiError {
             MemberError::NotRevoked(_) => with(StatusCode::CONFLICT).hint("`muster revoke DEVICE` first"),
             MemberError::List(error) if crate::files::is_disk_full(&error) => Self::disk_full(),
             MemberError::List(_) => with(StatusCode::INTERNAL_SERVER_ERROR)
-                .hint("make the place that `--revocations` names writable for the control plane; nobody was revoked"),
+                .hint("make the place that `--revocations` names writable and revoke it again: it is cut off until the next start only"),
             MemberError::Db(error) => error.into(),
         }
     }

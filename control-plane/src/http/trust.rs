@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiJson};
 use crate::db;
 use crate::plane::Plane;
+use crate::trust::ledger::count_change;
 use crate::trust::roles;
 
 /// Calls that need no token.
@@ -78,6 +79,7 @@ async fn raise_floor(
 ) -> Result<Json<FloorView>, ApiError> {
     let root = plane.trust.newest();
     let floor = plane.floors.raise(&plane.db, root.as_deref(), &envelope).await?;
+    count_change(&plane).await?;
     tracing::info!(model = %floor.model, version = %floor.version, "version floor accepted");
     plane.nudges.publisher.notify_one();
     plane.nudges.planner.notify_one();
@@ -95,6 +97,7 @@ async fn add_root(
     ApiJson(envelope): ApiJson<Envelope>,
 ) -> Result<Json<TrustView>, ApiError> {
     let root = plane.trust.add(&plane.db, &envelope).await?;
+    count_change(&plane).await?;
     tracing::info!(version = root.root().version, "root accepted");
     plane.nudges.publisher.notify_one();
     // Bundles whose publishers it names no more are not placed any more.

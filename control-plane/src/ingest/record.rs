@@ -126,7 +126,9 @@ async fn reported(
     }
     let is_held = live.standing == Standing::Cloned;
     let heard = runs.entry(device.clone()).or_default();
-    let found = heard.hear(reported.boot, reported.sequence, reported.at_ms) && !is_held;
+    // A time that has yet to come must not make every later report look old.
+    let at_ms = reported.at_ms.min(now_ms().saturating_add(CLOCK_AHEAD_MS_MAX));
+    let found = heard.hear(reported.boot, reported.sequence, at_ms) && !is_held;
     if is_held || found {
         // Once an operator lets it go on, what is counted is counted anew.
         *heard = Runs::default();
@@ -200,6 +202,8 @@ struct Acks {
     failed: HashMap<(DeviceId, BootId), u64>,
 }
 
+/// A device's clock may be so far ahead of ours where runs are compared.
+const CLOCK_AHEAD_MS_MAX: u64 = 60_000;
 /// Runs of agents with a batch that could not be stored; beyond that all are forgotten, and their
 /// agents are told nothing until they repeat from their oldest batch.
 const FAILED_RUNS_MAX: usize = 10_000;

@@ -196,6 +196,10 @@ pub async fn enrol(plane: &Plane, asked: &Enrol) -> Result<Outcome, EnrolError> 
         return Err(EnrolError::Revoked);
     }
     let transaction = plane.db.begin().await?;
+    // It may have been revoked while this waited.
+    if !members::may_come(plane, &key.fingerprint()) {
+        return Err(EnrolError::Revoked);
+    }
     let (device, is_new) = admit(&transaction, &right, asked, &key, now).await?;
     let standing = match (is_new, right.terms.needs_approval) {
         (true, true) => {

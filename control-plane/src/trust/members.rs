@@ -129,12 +129,12 @@ pub async fn revoke(plane: &Plane, id: &DeviceId, reason: &str) -> Result<(), Me
     let stranger = plane.live.strangers().remove(id).map(|stranger| stranger.key.fingerprint());
     let fingerprint = known.or(stranger).ok_or_else(|| MemberError::Unknown(id.clone()))?;
     let revoked = Revoked { fingerprint, device: id.clone(), at_ms: now_ms(), reason: clip(reason.to_owned()) };
-    // First what outlives the database, then the database, then who is connected.
-    plane.revocations.add(std::slice::from_ref(&revoked)).map_err(MemberError::List)?;
+    // First who is connected, also where nothing can be written down; then what outlives the database.
     plane.live.stands(id, Standing::Revoked, &revoked.reason);
     if let Some(broker) = plane.broker.get() {
         broker.disconnect(id.as_str());
     }
+    plane.revocations.add(std::slice::from_ref(&revoked)).map_err(MemberError::List)?;
     plane.gateway.device_is_gone(id);
     plane.chunks.forget_rights(id);
     // An operator may be changing a rollout, and the planner may be about to store a plan with it.
@@ -180,6 +180,9 @@ pub async fn hold_clone(plane: &Plane, id: &DeviceId) -> Result<(), DbError> {
     const WHY: &str = "two agents speak with its key: it serves on, and nothing about it changes; \
                        stop the copy, then `muster approve` it, or revoke it and enrol it anew";
     let transaction = plane.db.begin().await?;
+    if db::members::standing(&transaction, id).await?.standing != Standing::Member {
+        return Ok(());
+    }
     db::members::set_standing(&transaction, id, (Standing::Cloned, WHY), now_ms()).await?;
     db::events::insert(&transaction, &event(Some(id), Happening::DeviceHeld, WHY.to_owned())).await?;
     db::commit(transaction).await?;

@@ -308,7 +308,8 @@ impl Agent {
     /// The generation that a report names: what it works towards or, after a loss of state, the last that it
     /// ever took, so that the next one is numbered above it.
     pub fn applied(&self) -> Option<Generation> {
-        self.held().map(|held| held.generation).or(self.mark.map(|mark| mark.generation))
+        let held = self.held().map(|held| held.generation);
+        held.max(self.mark.map(|mark| mark.generation))
     }
 
     /// Version floors, and the highest versions seen signed.

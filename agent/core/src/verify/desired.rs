@@ -293,7 +293,10 @@ mod tests {
 
     #[test]
     fn nothing_new_begins_after_expiry() {
-        assert_eq!(check(Some(4), &sign(&desired(5), DIRECTOR), 500), Err(NotAccepted::Expired));
+        let held_back = Desired { nonce: Some(Nonce([8; 16])), ..desired(5) };
+        assert_eq!(check(Some(4), &sign(&held_back, DIRECTOR), 500), Err(NotAccepted::Expired));
+        // What was made just now cannot have expired: it is the clock that is wrong.
+        assert_eq!(check(Some(4), &sign(&desired(5), DIRECTOR), 500), Err(NotAccepted::OutOfTime));
         let long = Desired { expires_ms: 5_000, ..desired(5) };
         assert_eq!(check(Some(4), &sign(&long, DIRECTOR), 1_000), Err(NotAccepted::RootExpired(1)));
     }

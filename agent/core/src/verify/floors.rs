@@ -78,7 +78,14 @@ impl Floors {
     /// The lowest version of a model that may run here.
     pub fn effective(&self, model: &ModelName) -> Option<Version> {
         let floor = self.known(model)?;
-        if checks::on(Check::FloorBound) { Some(floor.min(*self.seen.get(model)?)) } else { Some(floor) }
+        if !checks::on(Check::FloorBound) {
+            return Some(floor);
+        }
+        match self.seen.get(model) {
+            Some(seen) => Some(floor.min(*seen)),
+            // Where there is no place left to see it in, a floor must not fail open.
+            None => (!has_room(&self.seen, model)).then_some(floor),
+        }
     }
 
     /// Why a version may not run, if it may not.
