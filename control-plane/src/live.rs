@@ -262,11 +262,13 @@ mod tests {
         assert!(!live.admit("edge-1", other.fingerprint().0));
         assert!(!live.admit("Edge 1", key.fingerprint().0));
         for (standing, admitted) in [
-            (Standing::Revoked, false),
             (Standing::Waiting, false),
             (Standing::Held, false),
             (Standing::Cloned, true),
             (Standing::Member, true),
+            (Standing::Revoked, false),
+            // What was under way when it was revoked takes nothing back.
+            (Standing::Member, false),
         ] {
             live.stands(&id, standing, "why");
             assert_eq!(live.admit("edge-1", key.fingerprint().0), admitted, "{standing:?}");
