@@ -462,6 +462,10 @@ impl Agent {
             let event = if self.may_check_again(&deployment, now_ms) { SlotEvent::Tick } else { SlotEvent::FetchAgain };
             actions.extend(self.slot_event(&deployment, event, now_ms));
         }
+        if !self.allowed.kept_out.is_empty() {
+            // A version that ended leaves room.
+            actions.extend(self.reconcile(now_ms));
+        }
         actions.extend(self.fetched(|fetcher, _| fetcher.tick(now_ms), now_ms));
         actions
     }

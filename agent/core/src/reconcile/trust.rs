@@ -19,7 +19,7 @@ use muster_shared::{DeploymentName, Digest, Nonce};
 
 use super::{Action, Agent};
 use crate::limits::OwnerLimits;
-use crate::slot::{Child, Slot, SlotEvent};
+use crate::slot::{Child, Running, Slot, SlotEvent};
 use crate::verify::bundle::{Known, Proven, Software, files_bytes};
 use crate::verify::command::VerifiedCommand;
 use crate::verify::desired::AcceptedDesired;
@@ -202,17 +202,22 @@ impl Agent {
         let slot = self.slots.get(&spec.deployment)?;
         let runnings = slot.runnings();
         let same = runnings.iter().any(|running| running.spec.same_worker(spec));
-        let largest = |a: Resources, b: Resources| Resources {
+        // Versions that stand beside each other take memory each; they share the cores.
+        let beside = |a: Resources, b: Resources| Resources {
             cpu_milli: a.cpu_milli.max(b.cpu_milli),
-            memory_bytes: a.memory_bytes.max(b.memory_bytes),
+            memory_bytes: a.memory_bytes.saturating_add(b.memory_bytes),
         };
-        let resources = runnings.into_iter().map(|running| running.spec.resources).reduce(largest);
+        let granted = |running: &&Running| match running.is_parked() {
+            true => Resources { memory_bytes: 0, ..running.spec.resources },
+            false => running.spec.resources,
+        };
+        let resources = runnings.iter().map(granted).reduce(beside);
         let checking = match slot {
             Slot::Checking { target, .. } if target.same_worker(spec) => Some(target.resources),
             _ => None,
         };
         let same = same || checking.is_some();
-        resources.into_iter().chain(checking).reduce(largest).map(|resources| (resources, same))
+        resources.into_iter().chain(checking).reduce(beside).map(|resources| (resources, same))
     }
 
     /// What began under another root and does not run yet is judged by the new one.
