@@ -11,7 +11,7 @@ use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
 use muster_agent_core::limits::OwnerLimits;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
-use muster_agent_core::verify::bundle::{Proven, files_bytes, read_manifest};
+use muster_agent_core::verify::bundle::{Proven, files, read_manifest};
 use muster_agent_core::verify::desired::recall;
 use muster_agent_core::verify::roots::not_older;
 use muster_agent_core::verify::{Holding, Watermark};
@@ -232,7 +232,7 @@ fn restore(
         match bytes.and_then(read) {
             Ok(manifest) => Proven {
                 signers: manifest.signers().to_vec(),
-                bytes: files_bytes(manifest.manifest(), &proven.spec),
+                files: files(manifest.manifest(), &proven.spec),
                 ..proven
             },
             Err(error) => {

@@ -172,7 +172,7 @@ impl Effects {
             FetchAction::Done { .. }
             | FetchAction::Waiting { .. }
             | FetchAction::Untrusted { .. }
-            | FetchAction::Verified(_)
+            | FetchAction::Verified(..)
             | FetchAction::Discarded { .. } => {}
         }
     }

@@ -1,6 +1,7 @@
 //! What must survive a power cut: roots, the desired state, proven versions, refusals, telemetry
 //! that is not acknowledged. One redb file; each commit is durable when it returns.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,7 +98,7 @@ impl Message for ProvenRecord {
 
 /// What an older agent kept does not say who signed it: that is found out anew.
 fn unsigned(spec: SlotSpec) -> ProvenRecord {
-    ProvenRecord(Proven { spec, signers: vec![], bytes: 0 })
+    ProvenRecord(Proven { spec, signers: vec![], files: BTreeMap::new() })
 }
 
 #[derive(Deserialize)]
@@ -464,7 +465,7 @@ mod tests {
             write.commit().expect("commits");
         }
         let journal = Journal::open(data.path()).expect("opens");
-        let unsigned = Proven { spec: proven.clone(), signers: vec![], bytes: 0 };
+        let unsigned = Proven { spec: proven.clone(), signers: vec![], files: BTreeMap::new() };
         assert_eq!(journal.proven().expect("reads"), std::slice::from_ref(&unsigned));
         assert_eq!(journal.refusals().expect("reads"), std::slice::from_ref(&refusal));
 
@@ -482,7 +483,10 @@ mod tests {
         // What is kept from now on says more.
         let spec = SlotSpec { attempt: 1, floor: Version::new(2), ..proven };
         let signers = vec![SecretKey::from_seed([9; 32]).public().id()];
-        let (proven, refusal) = (Proven { spec, signers, bytes: 77 }, Refusal { attempt: 1, ..refusal });
+        let (proven, refusal) = (
+            Proven { spec, signers, files: BTreeMap::from([(Digest::of("model"), 77)]) },
+            Refusal { attempt: 1, ..refusal },
+        );
         journal.save_proven(&digits, Some(&proven)).expect("saves");
         journal.save_refusals(std::slice::from_ref(&refusal)).expect("saves");
         assert_eq!(journal.proven().expect("reads"), [proven]);

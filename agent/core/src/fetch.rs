@@ -114,8 +114,8 @@ pub enum FetchAction {
         /// Why.
         reason: String,
     },
-    /// A publisher signed this bundle, whether or not it may begin.
-    Verified(Box<VerifiedManifest>),
+    /// A publisher signed this bundle, whether or not it may begin; with the digest of its envelope.
+    Verified(Box<VerifiedManifest>, Digest),
     /// A chunk arrived that is not what its index names. It was dropped.
     Discarded {
         /// The slot.
@@ -423,7 +423,7 @@ impl Job {
         match self.need() {
             Need::Manifest => {
                 let verified = read_manifest(&content, &self.spec, beliefs.root, beliefs.software)?;
-                actions.push(FetchAction::Verified(Box::new(verified.clone())));
+                actions.push(FetchAction::Verified(Box::new(verified.clone()), self.spec.envelope.sha256));
                 may_begin(&verified, &self.spec, beliefs)?;
                 self.manifest = Some(verified);
             }

@@ -257,7 +257,11 @@ impl Agent {
                 return vec![Action::Tell(EventKind::Clock, None, text)];
             }
         };
-        match self.clock.confirm(director_ms, now_ms) {
+        let was_wrong = self.clock.is_known_wrong(now_ms);
+        let confirmed = self.clock.confirm(director_ms, now_ms);
+        // What waited for the time goes on.
+        let mut actions = if was_wrong { self.reconcile(now_ms) } else { vec![] };
+        actions.extend(match confirmed {
             Confirmed::Kept if self.desired_refused.is_none() => vec![],
             // What was refused by a clock that nobody had confirmed is offered again.
             Confirmed::Kept => vec![Action::SayHello],
@@ -266,7 +270,8 @@ impl Agent {
                 let text = format!("the clock said {was}; by a director it is {now}, which counts from now on");
                 vec![Action::Tell(EventKind::Clock, None, text), Action::SayHello, Action::Report]
             }
-        }
+        });
+        actions
     }
 
     fn desired_offered(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
@@ -416,11 +421,13 @@ impl Agent {
         f: impl FnOnce(&mut Fetcher, Beliefs<'_>) -> Vec<FetchAction>,
         now_ms: UnixMs,
     ) -> Vec<Action> {
+        let not_now = self.not_now(now_ms);
         let beliefs = Beliefs {
             root: &self.root,
             floors: &self.floors,
             software: &self.software,
             desired: self.desired.as_ref(),
+            not_now: not_now.as_deref(),
             known: &self.known,
             disk_bytes: self.limits.disk_bytes,
             wall_ms: self.clock.wall(now_ms),
@@ -442,7 +449,7 @@ impl Agent {
                 FetchAction::Untrusted { deployment, reason } => {
                     actions.extend(self.slot_event(&deployment, SlotEvent::Untrusted(clip(reason)), now_ms));
                 }
-                FetchAction::Verified(manifest) => actions.extend(self.verified(&manifest, now_ms)),
+                FetchAction::Verified(manifest, envelope) => actions.extend(self.verified(&manifest, envelope, now_ms)),
                 FetchAction::Discarded { deployment, blob, piece } => {
                     let text = format!("piece {piece} of {} arrived damaged and is asked for again", blob.short());
                     actions.push(Action::Tell(EventKind::ChunkDiscarded, Some(deployment), text));

@@ -234,7 +234,7 @@ fn what_a_publisher_or_a_root_key_signs_that_was_stolen_is_believed_in_bounds_or
         let bytes = envelope.to_json();
         let _ = bundle::recall_manifest(bytes.as_bytes(), &slot);
         let Ok(verified) = bundle::read_manifest(bytes.as_bytes(), &slot, &root_held, &software) else { return false };
-        let _ = bundle::files_bytes(verified.manifest(), &slot);
+        let _ = bundle::files(verified.manifest(), &slot);
         true
     });
 }
@@ -253,7 +253,11 @@ fn record<M: Message>(alone: &Alone, name: &'static str, good: &M) {
 fn records_of_a_journal_on_a_bad_disk_are_read_or_refused() {
     let alone = alone();
     let signers = vec![key(PUBLISHER).public().id()];
-    record(&alone, "journal: proven version", &ProvenRecord(Proven { spec: slot("one"), signers, bytes: 9 }));
+    record(
+        &alone,
+        "journal: proven version",
+        &ProvenRecord(Proven { spec: slot("one"), signers, files: [(Digest::of("model"), 9)].into() }),
+    );
     let bundle =
         BundleRef { model: "digits".parse().unwrap(), version: Version::new(3).unwrap(), manifest: Digest::of("m") };
     let refusal = Refusal {

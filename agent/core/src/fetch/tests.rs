@@ -79,6 +79,7 @@ impl World {
             floors: &self.floors,
             software: &software,
             desired: None,
+            not_now: None,
             known: &BTreeMap::new(),
             disk_bytes: None,
             wall_ms: 0,

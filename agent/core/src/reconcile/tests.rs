@@ -1,5 +1,7 @@
 //! The agent told as stories.
 
+use std::collections::BTreeMap;
+
 use muster_shared::reported::{Measured, Phase};
 use muster_shared::root::Root;
 use muster_shared::signing::payload_type;
@@ -52,7 +54,7 @@ pub(super) fn agent(proven: Vec<SlotSpec>, refusals: Vec<Refusal>) -> (Agent, Ve
 
 /// A version that was proven on this device, signed by the publisher.
 fn proven_here(spec: SlotSpec) -> Proven {
-    Proven { spec, signers: vec![key(PUBLISHER).public().id()], bytes: 9 }
+    Proven { spec, signers: vec![key(PUBLISHER).public().id()], files: BTreeMap::new() }
 }
 
 /// Offers a desired state, and keeps what is to be kept before it is taken.

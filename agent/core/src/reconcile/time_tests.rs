@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::slot::{SlotEvent, WorkerId};
 use crate::testing::{DIRECTOR, key, spec};
 
-fn time(now_ms: u64, nonce: Nonce) -> Envelope {
+pub(super) fn time(now_ms: u64, nonce: Nonce) -> Envelope {
     let time = DirectorTime {
         fleet: "home".parse().unwrap(),
         device: "edge-1".parse().unwrap(),

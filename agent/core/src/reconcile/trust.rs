@@ -4,7 +4,7 @@
 //! Invariant: a desired state is taken only after its mark is kept beside the key, so that no loss of
 //! state lets an older one in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_shared::checks::{self, Check};
 use muster_shared::command::Order;
@@ -20,7 +20,7 @@ use muster_shared::{DeploymentName, Digest, Nonce};
 use super::{Action, Agent};
 use crate::limits::OwnerLimits;
 use crate::slot::{Child, Running, Slot, SlotEvent};
-use crate::verify::bundle::{Known, Proven, Software, files_bytes};
+use crate::verify::bundle::{Known, Proven, Software, files};
 use crate::verify::command::VerifiedCommand;
 use crate::verify::desired::AcceptedDesired;
 use crate::verify::floors::Floors;
@@ -80,11 +80,13 @@ impl Agent {
     }
 
     /// A publisher signed this bundle.
-    pub(super) fn verified(&mut self, manifest: &VerifiedManifest, now_ms: UnixMs) -> Vec<Action> {
-        let slots = self.slots.values().filter_map(Slot::target);
-        let variants = slots.filter(|spec| spec.manifest == manifest.digest());
-        let bytes = variants.map(|spec| files_bytes(manifest.manifest(), spec)).max().unwrap_or(0);
-        self.known.insert(manifest.digest(), Known { signers: manifest.signers().to_vec(), bytes });
+    pub(super) fn verified(&mut self, manifest: &VerifiedManifest, envelope: Digest, now_ms: UnixMs) -> Vec<Action> {
+        let specs = self.specs_in_use().into_iter().filter(|spec| spec.manifest == manifest.digest());
+        let mut known = Known { signers: manifest.signers().to_vec(), envelope, files: BTreeMap::new() };
+        for spec in specs {
+            known.files.insert(spec.variant.clone(), files(manifest.manifest(), &spec));
+        }
+        self.known.insert(manifest.digest(), known);
         if !self.floors.saw(manifest) {
             return vec![];
         }
@@ -194,7 +196,15 @@ impl Agent {
     pub(super) fn speaks_against(&self, spec: &SlotSpec) -> Option<String> {
         let refusal = self.refusal_of(spec).map(|refusal| refusal.reason.clone());
         let owner = || self.allowed.kept_out.get(&spec.deployment).cloned();
-        self.distrusts(spec).or(refusal).or_else(owner)
+        let distrusted = if self.is_signed_anew(spec) { None } else { self.distrusts(spec) };
+        distrusted.or(refusal).or_else(owner)
+    }
+
+    /// Whether the publisher may have signed a version again that is not believed any more: the envelope is
+    /// another, and what is in it is judged when it is here.
+    fn is_signed_anew(&self, spec: &SlotSpec) -> bool {
+        let runs = self.slots.values().flat_map(Slot::runnings).any(|running| running.spec.manifest == spec.manifest);
+        !runs && self.known.get(&spec.manifest).is_some_and(|known| known.envelope != spec.envelope.sha256)
     }
 
     /// What a slot's present version is granted, and whether it is the one that is wanted.
@@ -243,11 +253,18 @@ impl Agent {
         which.into_iter().flat_map(again).collect()
     }
 
+    /// Why nothing new begins on this device at present, whoever wants it.
+    pub(super) fn not_now(&self, now_ms: UnixMs) -> Option<String> {
+        let unknown = self.mark_unknown.as_ref();
+        let unknown = unknown.map(|reason| format!("this device does not know what it took last: {reason}"));
+        unknown.or_else(|| self.clock.is_known_wrong(now_ms).then(|| self.clock.describe(now_ms)))
+    }
+
     /// Whether a check that could not be made may be made now.
     pub(super) fn may_check_again(&self, deployment: &DeploymentName, now_ms: UnixMs) -> bool {
         match (self.slots.get(deployment), &self.desired) {
             (Some(Slot::Checking { child: Child::Waiting { .. }, .. }), Some(desired)) => {
-                desired.may_begin(&self.root, self.clock.wall(now_ms)).is_ok()
+                self.not_now(now_ms).is_none() && desired.may_begin(&self.root, self.clock.wall(now_ms)).is_ok()
             }
             _ => true,
         }
@@ -257,12 +274,15 @@ impl Agent {
     /// believed no more, and nothing that the owner does not allow.
     pub(super) fn trusted_still(&mut self, proven: Vec<Proven>, actions: &mut Vec<Action>) -> Vec<SlotSpec> {
         let mut trusted = vec![];
-        for Proven { spec, signers, bytes } in proven {
+        for Proven { spec, signers, files } in proven {
             // Nobody is known to have signed it: it is fetched again, and judged then.
             if signers.is_empty() {
                 continue;
             }
-            self.known.insert(spec.manifest, Known { signers, bytes });
+            let known = Known { signers: vec![], envelope: spec.envelope.sha256, files: BTreeMap::new() };
+            let known = self.known.entry(spec.manifest).or_insert(known);
+            known.files.insert(spec.variant.clone(), files);
+            known.signers = signers;
             match self.distrusts(&spec) {
                 None => trusted.push(spec),
                 Some(reason) => {
@@ -279,15 +299,20 @@ impl Agent {
 
     /// A version that passed its probation, as the journal keeps it.
     pub(super) fn proven(&self, spec: SlotSpec) -> Proven {
-        let known = self.known.get(&spec.manifest);
-        let signers = known.map(|known| known.signers.clone()).unwrap_or_default();
-        Proven { signers, bytes: known.map_or(0, |known| known.bytes), spec }
+        let (signers, files) = match self.known.get(&spec.manifest) {
+            Some(known) => (known.signers.clone(), known.files.get(&spec.variant).cloned().unwrap_or_default()),
+            None => Default::default(),
+        };
+        Proven { signers, files, spec }
     }
 
     /// Bundles that no slot has to do with any more need not be known.
     pub(super) fn forget_unused(&mut self) {
-        let used: BTreeSet<_> = self.specs_in_use().into_iter().map(|spec| spec.manifest).collect();
-        self.known.retain(|manifest, _| used.contains(manifest));
+        let used: BTreeSet<_> = self.specs_in_use().into_iter().map(|spec| (spec.manifest, spec.variant)).collect();
+        self.known.retain(|manifest, known| {
+            known.files.retain(|variant, _| used.contains(&(*manifest, variant.clone())));
+            !known.files.is_empty()
+        });
     }
 
     /// What is to be kept beside the key.

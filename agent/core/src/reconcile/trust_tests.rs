@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use muster_shared::desired::BlobRef;
 use muster_shared::root::{Publisher, Root};
 use muster_shared::signing::payload_type;
 use muster_shared::wire::encode;
@@ -9,6 +10,7 @@ use muster_shared::{DeploymentName, Version};
 use proptest::prelude::*;
 
 use super::tests::offer;
+use super::time_tests::time;
 use super::*;
 use crate::clock::Clock;
 use crate::slot::SlotEvent;
@@ -33,6 +35,10 @@ struct World {
     watermark: Watermark,
     /// Whether the watermark can be written.
     keeps: bool,
+    /// Why it is not known after a restart, if so.
+    unknown: Option<String>,
+    /// What the clock knows to have passed after a restart.
+    bound_ms: UnixMs,
     workers: BTreeMap<WorkerId, SlotSpec>,
     routed: BTreeMap<DeploymentName, WorkerId>,
     told: Vec<(EventKind, String)>,
@@ -67,7 +73,7 @@ impl World {
         let (agent, actions) = Self::boot(&roots, None, &proven, &watermark, &limits);
         assert!(actions.is_empty());
         let (desired, workers, routed, told, hellos, now_ms, highest) = Default::default();
-        let keeps = true;
+        let (keeps, unknown, bound_ms) = (true, None, 0);
         let mut world = Self {
             agent,
             blobs,
@@ -78,6 +84,8 @@ impl World {
             proven,
             watermark,
             keeps,
+            unknown,
+            bound_ms,
             workers,
             routed,
             told,
@@ -134,6 +142,8 @@ impl World {
         let (agent, actions) =
             Self::boot(&self.roots, self.desired.as_ref(), &self.proven, &self.watermark, &self.limits);
         self.agent = agent;
+        self.agent.mark_unknown = self.unknown.clone();
+        self.agent.clock = Clock::new(self.bound_ms, self.now_ms);
         self.carry_out(actions);
         self.connect();
         self.work();
@@ -190,6 +200,7 @@ impl World {
             .into_iter()
             .find(|signer| manifest("digits", spec.version.get(), *signer).1.manifest == spec.manifest)
             .expect("a known manifest");
+        let signer = if *spec == signed_again(spec.version.get()).1 { OTHER } else { signer };
         assert_ne!(signer, NOBODY, "no publisher signed {spec:?}");
         let id = key(signer).public().id();
         assert!(!self.root.compromised.contains(&id), "compromised: {spec:?}");
@@ -274,6 +285,14 @@ fn signed_by(publisher: u8, version: u64) -> SlotSpec {
     manifest("digits", version, publisher).1
 }
 
+/// A version of the publisher that the other one signed, too, later.
+fn signed_again(version: u64) -> (Vec<u8>, SlotSpec) {
+    let (envelope, spec) = manifest("digits", version, PUBLISHER);
+    let again = Envelope::sign(payload_type::MANIFEST, envelope.payload, &[&key(OTHER)]).to_json().into_bytes();
+    let envelope = BlobRef { sha256: Digest::of(&again), bytes: again.len() as u64 };
+    (again, SlotSpec { envelope, ..spec })
+}
+
 fn good(version: u64) -> SlotSpec {
     signed_by(PUBLISHER, version)
 }
@@ -305,6 +324,40 @@ fn what_only_a_compromised_key_signed_stops_and_never_starts_again() {
     assert_eq!((world.answers(), world.phase()), (None, Some(Phase::Refused)));
     // Another publisher's version takes its place.
     world.offer(1, 3, &[signed_by(OTHER, 3)]);
+    assert_eq!(world.answers(), Some(3));
+}
+
+/// It was refused until the agent was restarted, since what was known of its signers was never asked anew.
+#[test]
+fn a_compromised_version_that_another_publisher_signs_again_runs_and_only_then() {
+    let mut world = World::new();
+    world.offer(1, 1, &[good(2)]);
+    world.follow(|root| root.compromised.push(key(PUBLISHER).public().id()));
+    assert_eq!((world.answers(), world.phase()), (None, Some(Phase::Refused)));
+    let (bytes, again) = signed_again(2);
+    // What a plane only says to be signed again is not.
+    let forged = SlotSpec { envelope: BlobRef { sha256: Digest::of("forged"), bytes: 9 }, ..again.clone() };
+    world.blobs.insert(Digest::of("forged"), world.blobs[&good(2).envelope.sha256].clone());
+    world.offer(1, 2, &[forged]);
+    assert_eq!((world.answers(), world.phase()), (None, Some(Phase::Refused)));
+    world.blobs.insert(again.envelope.sha256, bytes);
+    world.offer(1, 3, &[again]);
+    assert_eq!((world.answers(), world.phase()), (Some(2), Some(Phase::Serving)));
+}
+
+#[test]
+fn a_device_that_does_not_know_what_it_took_last_begins_nothing_of_what_it_holds() {
+    let mut world = World::new();
+    world.offer(1, 1, &[good(2)]);
+    let bytes = world.blobs.remove(&good(3).envelope.sha256).unwrap();
+    world.offer(1, 2, &[good(3)]);
+    world.blobs.insert(good(3).envelope.sha256, bytes);
+    world.unknown = Some("its file is damaged".into());
+    world.restart(false);
+    assert_eq!(world.answers(), Some(2));
+    assert!(world.waiting().contains("its file is damaged"), "{}", world.waiting());
+    world.happen(Event::WatermarkRead(world.watermark.clone()));
+    world.work();
     assert_eq!(world.answers(), Some(3));
 }
 
@@ -411,6 +464,24 @@ fn nothing_new_begins_by_a_desired_state_that_expired_and_what_runs_goes_on() {
     world.restart(false);
     assert_eq!(world.answers(), Some(2));
     assert!(world.waiting().contains("expired"), "{}", world.waiting());
+}
+
+#[test]
+fn nothing_that_is_held_begins_while_the_clock_is_surely_behind() {
+    let mut world = World::new();
+    world.offer(1, 1, &[good(2)]);
+    let blob = good(3).envelope.sha256;
+    let bytes = world.blobs.remove(&blob).unwrap();
+    world.offer(1, 2, &[good(3)]);
+    world.blobs.insert(blob, bytes);
+    // A reboot without a clock: whether what is held has expired, nobody knows.
+    world.bound_ms = 800_000;
+    world.restart(false);
+    assert_eq!(world.answers(), Some(2));
+    assert!(world.waiting().contains("nothing new begins"), "{}", world.waiting());
+    world.happen(Event::TimeTold(time(850_000, NONCE)));
+    world.work();
+    assert_eq!(world.answers(), Some(3));
 }
 
 #[test]

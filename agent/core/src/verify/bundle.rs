@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use muster_shared::Digest;
 use muster_shared::checks::{self, Check};
 use muster_shared::desired::SlotSpec;
-use muster_shared::id::UnixMs;
+use muster_shared::id::{UnixMs, VariantName};
 use muster_shared::limits::MANIFEST_BYTES_MAX;
 use muster_shared::manifest::{Dtype, Format, Manifest, ManifestError, VerifiedManifest};
 use muster_shared::root::TrustedRoot;
@@ -41,6 +41,8 @@ pub struct Beliefs<'a> {
     pub software: &'a Software,
     /// The desired state that bundles come for.
     pub desired: Option<&'a AcceptedDesired>,
+    /// Why nothing new begins here at present, if so: the device does not know what it must.
+    pub not_now: Option<&'a str>,
     /// Bundles that are in use here.
     pub known: &'a BTreeMap<Digest, Known>,
     /// Bytes of files that the owner gives to all bundles together; none: any.
@@ -49,13 +51,18 @@ pub struct Beliefs<'a> {
     pub wall_ms: UnixMs,
 }
 
+/// Files by their digests, with their bytes.
+pub type Files = BTreeMap<Digest, u64>;
+
 /// What stays known of a bundle after its manifest was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Whose signatures held then.
     pub signers: Vec<KeyId>,
-    /// Bytes of its files.
-    pub bytes: u64,
+    /// The envelope that carried them.
+    pub envelope: Digest,
+    /// Of each variant in use here, its files.
+    pub files: BTreeMap<VariantName, Files>,
 }
 
 /// A version that passed its probation here, with what a reboot must know to judge it again.
@@ -65,8 +72,8 @@ pub struct Proven {
     pub spec: SlotSpec,
     /// Whose signatures held when its manifest was verified; none: kept by an agent that did not say.
     pub signers: Vec<KeyId>,
-    /// Bytes of its files.
-    pub bytes: u64,
+    /// Its files.
+    pub files: Files,
 }
 
 /// Why a bundle does not begin.
@@ -150,14 +157,20 @@ pub fn may_begin(verified: &VerifiedManifest, spec: &SlotSpec, beliefs: Beliefs<
             wanted.model
         )));
     }
+    if let Some(reason) = beliefs.not_now {
+        return Err(NotBegun::Waits(format!("nothing new begins: {reason}")));
+    }
     if let Some(Err(error)) = beliefs.desired.map(|desired| desired.may_begin(beliefs.root, beliefs.wall_ms)) {
         return Err(NotBegun::Waits(format!(
             "the desired state that this device holds lets nothing new begin: {error}"
         )));
     }
-    let bytes = files_bytes(manifest, spec);
-    let others = beliefs.known.iter().filter(|(manifest, _)| **manifest != spec.manifest);
-    let taken = others.fold(0_u64, |sum, (_, known)| sum.saturating_add(known.bytes));
+    // A file that several bundles have lies on the disk once.
+    let files = files(manifest, spec);
+    let known = beliefs.known.values().flat_map(|known| known.files.values()).flatten();
+    let others: BTreeMap<_, _> = known.filter(|(digest, _)| !files.contains_key(digest)).collect();
+    let bytes = files.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    let taken = others.into_values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     if let Some(most) = beliefs.disk_bytes
         && checks::on(Check::OwnerLimits)
         && taken.saturating_add(bytes) > most
@@ -169,10 +182,10 @@ pub fn may_begin(verified: &VerifiedManifest, spec: &SlotSpec, beliefs: Beliefs<
     Ok(())
 }
 
-/// Bytes of the files that a slot brings here.
-pub fn files_bytes(manifest: &Manifest, spec: &SlotSpec) -> u64 {
+/// The files that a slot brings here, with their bytes.
+pub fn files(manifest: &Manifest, spec: &SlotSpec) -> Files {
     let variant = manifest.variant(&spec.variant).map(|variant| &variant.file);
-    variant.into_iter().chain(&manifest.golden).fold(0, |sum, file| sum.saturating_add(file.bytes))
+    variant.into_iter().chain(&manifest.golden).map(|file| (file.sha256, file.bytes)).collect()
 }
 
 /// The manifest of a version that was proven here: the very one by its digest, whoever may sign today.
@@ -253,6 +266,7 @@ mod tests {
                 floors,
                 software: &software,
                 desired: None,
+                not_now: None,
                 known: &BTreeMap::new(),
                 disk_bytes: Some(9),
                 wall_ms: 0,
@@ -276,17 +290,22 @@ mod tests {
         let (envelope, spec) = manifest("digits", 2, PUBLISHER);
         let (software, floors) = (software(), Floors::default());
         let verified = read(&envelope, &spec, &software).unwrap();
-        let known = |digest| BTreeMap::from([(digest, Known { signers: vec![], bytes: 7 })]);
+        let taken = |files| {
+            let files = BTreeMap::from([("other".parse().unwrap(), files)]);
+            BTreeMap::from([(spec.manifest, Known { signers: vec![], envelope: Digest::of("envelope"), files })])
+        };
         let begin = |known: &BTreeMap<Digest, Known>, disk_bytes| {
             let (root, floors, software) = (&root, &floors, &software);
-            let beliefs = Beliefs { root, floors, software, desired: None, known, disk_bytes, wall_ms: 0 };
+            let (desired, not_now) = Default::default();
+            let beliefs = Beliefs { root, floors, software, desired, not_now, known, disk_bytes, wall_ms: 0 };
             may_begin(&verified, &spec, beliefs)
         };
-        let bytes = files_bytes(verified.manifest(), &spec);
-        // What it takes itself does not stand in its way; what others take does.
-        assert_eq!(begin(&known(spec.manifest), Some(bytes)), Ok(()));
-        assert!(begin(&known(Digest::of("another")), Some(bytes + 6)).is_err());
-        let begin = |disk_bytes| begin(&known(Digest::of("another")), disk_bytes);
+        let own = files(verified.manifest(), &spec);
+        let bytes = own.values().sum::<u64>();
+        // What it takes itself does not stand in its way; what others take does, also of the same manifest.
+        assert_eq!(begin(&taken(own), Some(bytes)), Ok(()));
+        let others = taken(BTreeMap::from([(Digest::of("another variant"), 7)]));
+        let begin = |disk_bytes| begin(&others, disk_bytes);
         let bytes = bytes + 7;
         assert_eq!((begin(None), begin(Some(bytes))), (Ok(()), Ok(())));
         assert!(matches!(begin(Some(bytes - 1)), Err(NotBegun::Untrusted(_))));
