@@ -108,7 +108,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);
+    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
     let steady = Steady::start();
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
@@ -394,7 +394,7 @@ impl Driver {
             Incoming::Disconnected => self.happen(Event::Disconnected),
             Incoming::CertificateRefused => self.renewal.refused(),
             Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
-            Incoming::Message(leaf, payload) => {
+            Incoming::Message { leaf, payload, .. } => {
                 if let Err(error) = self.message(&leaf, &payload) {
                     debug!(?leaf, %error, "a message cannot be read");
                 }
@@ -421,6 +421,7 @@ impl Driver {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
                 Err(error) => self.happen(Event::DesiredUnreadable(error.to_string())),
             },
+            Leaf::ChunkData if self.effects.store.is_behind() => debug!("a chunk is left alone: the disk is behind"),
             Leaf::ChunkData => self.happen(Event::Chunk(wire::decode::<ChunkData>(payload)?)),
             Leaf::TelemetryAck => {
                 let ack = wire::decode::<Ack>(payload)?;

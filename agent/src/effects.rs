@@ -96,6 +96,7 @@ impl Effects {
             match action {
                 Action::SaveRoot(..) | Action::SaveDesired(_) | Action::SaveProven(..) | Action::SaveRefusals(_) => {
                     let retain = matches!(action, Action::SaveDesired(_) | Action::SaveProven(..));
+                    self.unsaved.retain(|earlier| !makes_up_for(&action, earlier));
                     self.unsaved.push_back(action);
                     self.save();
                     if retain {
@@ -270,6 +271,15 @@ impl Effects {
         if let Ok(bytes) = wire::encode(&event) {
             self.mqtt.send(Leaf::Event, QoS::AtLeastOnce, bytes);
         }
+    }
+}
+
+/// Whether what is to be written now says all that an earlier action, which still waits for the disk, says.
+fn makes_up_for(action: &Action, earlier: &Action) -> bool {
+    match (action, earlier) {
+        (Action::SaveDesired(_), Action::SaveDesired(_)) | (Action::SaveRefusals(_), Action::SaveRefusals(_)) => true,
+        (Action::SaveProven(deployment, _), Action::SaveProven(earlier, _)) => deployment == earlier,
+        _ => false,
     }
 }
 

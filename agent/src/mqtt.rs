@@ -13,7 +13,7 @@ use rumqttc::{
     AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration,
     Transport,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -21,6 +21,10 @@ use tracing::{debug, info, warn};
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Messages that wait to be sent; more are dropped, and sent again by those who made them.
 const OUTGOING_MAX: usize = 256;
+/// Messages that wait to be dealt with; more wait at the broker.
+pub const INCOMING_MAX: usize = 1024;
+/// Bytes of messages that wait to be dealt with, whatever a broker sends.
+const INCOMING_BYTES_MAX: usize = 4 * MQTT_PACKET_BYTES_MAX;
 /// A connection that stood for so long was a good one.
 const STEADY: Duration = Duration::from_secs(5);
 /// How long a connection may take to stand.
@@ -42,7 +46,14 @@ pub enum Incoming {
     /// It is gone.
     Disconnected,
     /// A message came.
-    Message(Leaf, Vec<u8>),
+    Message {
+        /// What it is about.
+        leaf: Leaf,
+        /// What it says.
+        payload: Vec<u8>,
+        /// Its share of [`INCOMING_BYTES_MAX`], until it was dealt with.
+        share: OwnedSemaphorePermit,
+    },
 }
 
 /// Where messages go out. While there is no connection they are dropped.
@@ -52,6 +63,7 @@ pub struct Mqtt {
     client: Arc<Mutex<Option<AsyncClient>>>,
     /// A certificate is new: what waits before the next attempt waits no longer.
     renewed: Arc<Notify>,
+    incoming_bytes: Arc<Semaphore>,
 }
 
 /// How to connect; read anew for each connection, since the certificate changes.
@@ -69,7 +81,9 @@ pub struct Connect {
 impl Mqtt {
     /// Starts to connect, and goes on until `stop`. `incoming` hears what comes.
     pub fn start(connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) -> Self {
-        let mqtt = Self { device: connect.device.clone(), client: Arc::default(), renewed: Arc::default() };
+        let (client, renewed) = Default::default();
+        let incoming_bytes = Arc::new(Semaphore::new(INCOMING_BYTES_MAX));
+        let mqtt = Self { device: connect.device.clone(), client, renewed, incoming_bytes };
         tokio::spawn(mqtt.clone().keep_connected(connect, incoming, stop));
         mqtt
     }
@@ -160,7 +174,11 @@ impl Mqtt {
                 Ok(MqttEvent::Incoming(Packet::Publish(message))) => {
                     let topic = message.topic.parse::<Topic>().ok().filter(|topic| topic.device == connect.device);
                     let Some(topic) = topic else { continue };
-                    if incoming.send(Incoming::Message(topic.leaf, message.payload.to_vec())).await.is_err() {
+                    // No packet is longer than the whole, and the semaphore is never closed.
+                    let bytes = message.payload.len().min(INCOMING_BYTES_MAX) as u32;
+                    let Ok(share) = self.incoming_bytes.clone().acquire_many_owned(bytes).await else { return stood };
+                    let (leaf, payload) = (topic.leaf, message.payload.to_vec());
+                    if incoming.send(Incoming::Message { leaf, payload, share }).await.is_err() {
                         return stood;
                     }
                 }

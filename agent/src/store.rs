@@ -9,6 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use muster_agent_core::fetch::Looked;
@@ -23,6 +25,9 @@ use muster_shared::signing::Envelope;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+/// Bytes that may wait to be written before no more chunks are taken: what is not taken is asked for again.
+const UNWRITTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Where blobs lie.
 #[derive(Debug, Clone)]
 pub struct Folders {
@@ -35,6 +40,7 @@ pub struct Folders {
 pub struct Store {
     folders: Folders,
     commands: Sender<Command>,
+    unwritten_bytes: Arc<AtomicUsize>,
 }
 
 /// What the store is asked to do. Failures come back as events.
@@ -66,15 +72,25 @@ impl Store {
         fs::create_dir_all(&folders.blobs)?;
         fs::create_dir_all(&folders.staging)?;
         let (commands, inbox) = channel();
-        let worker = folders.clone();
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || work(&worker, &inbox, &tell))?;
-        Ok(Self { folders, commands })
+        let unwritten_bytes = Arc::<AtomicUsize>::default();
+        let (worker, unwritten) = (folders.clone(), unwritten_bytes.clone());
+        let work = move || work(&worker, &inbox, &unwritten, &tell);
+        std::thread::Builder::new().name("store".to_owned()).spawn(work)?;
+        Ok(Self { folders, commands, unwritten_bytes })
     }
 
     /// Hands a command to the thread.
     pub fn send(&self, command: Command) {
+        if let Command::Write { bytes, .. } = &command {
+            self.unwritten_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        }
         // The thread ends only with the last sender.
         let _ = self.commands.send(command);
+    }
+
+    /// Whether so much waits for a slow disk that no more should come.
+    pub fn is_behind(&self) -> bool {
+        self.unwritten_bytes.load(Ordering::Relaxed) > UNWRITTEN_BYTES_MAX
     }
 
     /// Where a whole blob lies.
@@ -88,7 +104,7 @@ impl Store {
     }
 }
 
-fn work(folders: &Folders, inbox: &Receiver<Command>, tell: &impl Fn(Event)) {
+fn work(folders: &Folders, inbox: &Receiver<Command>, unwritten_bytes: &AtomicUsize, tell: &impl Fn(Event)) {
     while let Ok(command) = inbox.recv() {
         match command {
             Command::Look(blob, bytes, index) => {
@@ -97,7 +113,9 @@ fn work(folders: &Folders, inbox: &Receiver<Command>, tell: &impl Fn(Event)) {
                 tell(Event::Looked(blob, found));
             }
             Command::Write { blob, blob_bytes, offset, bytes } => {
-                if let Err(error) = folders.write(blob, blob_bytes, offset, &bytes) {
+                let written = folders.write(blob, blob_bytes, offset, &bytes);
+                unwritten_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+                if let Err(error) = written {
                     tell(Event::StoreFailed(blob, explain(&error)));
                 }
             }
@@ -322,5 +340,31 @@ mod tests {
         }
         folders.retain(&[]).expect("removes");
         assert_eq!(fs::read_dir(&folders.blobs).expect("lists").count(), 0);
+    }
+
+    #[test]
+    fn no_more_chunks_are_taken_than_a_slow_disk_can_write() {
+        let data = tempfile::tempdir().expect("a folder");
+        let (go_on, held) = channel::<()>();
+        // A disk that is slow: the thread stands where it tells of the first look.
+        let tell = move |_| {
+            let _ = held.recv();
+        };
+        let store = Store::open(data.path(), tell).expect("opens");
+        let blob = Digest::of("blob");
+        store.send(Command::Look(blob, 1, None));
+        let pieces = UNWRITTEN_BYTES_MAX / CHUNK_BYTES + 1;
+        for piece in 0..pieces as u64 {
+            assert!(!store.is_behind());
+            let (blob_bytes, offset) = ((pieces * CHUNK_BYTES) as u64, piece * CHUNK_BYTES as u64);
+            store.send(Command::Write { blob, blob_bytes, offset, bytes: vec![7; CHUNK_BYTES] });
+        }
+        assert!(store.is_behind());
+        drop(go_on);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while store.is_behind() {
+            assert!(std::time::Instant::now() < deadline, "it never catches up");
+            std::thread::yield_now();
+        }
     }
 }
