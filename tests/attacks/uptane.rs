@@ -52,7 +52,9 @@ fn publisher_as_director(stage: &mut Stage<'_>) -> Result<Ending> {
 fn stopped(stage: &Stage<'_>) -> Result<Option<String>> {
     let answers = stage.answer()?.is_some();
     let told = stage.told(EventKind::Distrusted);
-    Ok(told.filter(|_| !answers).map(|told| format!("version 1 answers no more: {told}")))
+    // An old version that stops while its successor is on its way is the floor's right.
+    let for_good = !answers && stage.slot_refused().is_some();
+    Ok(told.filter(|_| for_good).map(|told| format!("version 1 answers no more: {told}")))
 }
 
 /// Sends a floor, then has version 2 run: the floor was looked at before.
