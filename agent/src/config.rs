@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_shared::id::Labels;
+use muster_shared::id::{Labels, ModelName};
 use muster_shared::quantity::{Bytes, MilliCpu, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub struct RawConfig {
     /// What models may use together; absent: three quarters of the memory, every core.
     #[serde(default)]
     pub limits: RawLimits,
+    /// What this device's trust rests on beside its key.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub trust: RawTrust,
     /// How often telemetry is sent.
     #[serde(default = "default_telemetry")]
     pub telemetry_every: Millis,
@@ -47,14 +50,46 @@ impl Default for RawDoor {
     }
 }
 
-/// `[limits]`.
+/// `[trust]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawTrust {
+    /// A monotonic counter, as a program and its arguments: `counter = ["/path/program", "arg"]`. Run with
+    /// `read`, or with `raise EPOCH NUMBER`, it prints the `EPOCH NUMBER` that it holds then (`0 0` at first)
+    /// and exits with 0. It keeps old desired states out also where somebody puts an old disk back. While it
+    /// fails, what runs goes on and nothing new is taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counter: Vec<String>,
+}
+
+/// `[limits]`: what the control plane cannot loosen. What a director wants beyond them is kept out and
+/// reported with the reason; what runs keeps its place first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RawLimits {
-    /// Memory for all models together.
+    /// Memory for all models together; absent: three quarters of the machine's.
     pub memory: Option<Bytes>,
-    /// Cores for all models together.
+    /// Cores for all models together; absent: every one.
     pub cpu: Option<MilliCpu>,
+    /// Bytes for the files of all models together; absent: any.
+    pub disk: Option<Bytes>,
+    /// How many models at a time; absent: 64.
+    pub slots: Option<u32>,
+    /// The only models that may run: `models = ["digits"]`; absent: any that a publisher signs.
+    pub models: Option<Vec<ModelName>>,
+    /// Whether predictions that come through the control plane are answered; the doors on this device are
+    /// open either way.
+    pub predictions_from_plane: bool,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self { memory: None, cpu: None, disk: None, slots: None, models: None, predictions_from_plane: true }
+    }
+}
+
+fn is_default(trust: &RawTrust) -> bool {
+    *trust == RawTrust::default()
 }
 
 fn default_telemetry() -> Millis {
@@ -75,6 +110,16 @@ pub struct Config {
     pub memory_bytes: Option<u64>,
     /// Thousandths of cores for all models together.
     pub cpu_milli: Option<u32>,
+    /// Bytes for the files of all models together.
+    pub disk_bytes: Option<u64>,
+    /// How many models at a time.
+    pub slots: Option<u32>,
+    /// The only models that may run.
+    pub models: Option<Vec<ModelName>>,
+    /// Whether predictions that come through the control plane are answered.
+    pub predictions_from_plane: bool,
+    /// A monotonic counter's program and its arguments; empty: none.
+    pub counter: Vec<String>,
     /// How often telemetry is sent.
     pub telemetry_every: Duration,
     /// What its owner calls this device.
@@ -112,7 +157,12 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let raw: RawConfig = toml::from_str(&text)
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of the file at `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::ready(raw, folder)
@@ -131,6 +181,11 @@ impl Config {
             listen: raw.door.listen,
             memory_bytes: raw.limits.memory.map(|memory| memory.0),
             cpu_milli: raw.limits.cpu.map(|cpu| cpu.0),
+            disk_bytes: raw.limits.disk.map(|disk| disk.0),
+            slots: raw.limits.slots,
+            models: raw.limits.models,
+            predictions_from_plane: raw.limits.predictions_from_plane,
+            counter: raw.trust.counter,
             telemetry_every,
             labels: raw.labels,
             local_mqtt: raw.local_mqtt.map(|raw| local_mqtt::Settings::ready(raw, folder)).transpose()?,
@@ -152,6 +207,18 @@ mod tests {
         let config = read("data = \".\"").expect("a configuration");
         assert_eq!(config.data, Path::new("/etc/muster/."));
         assert_eq!(config.listen.port(), 8501);
+    }
+
+    #[test]
+    fn limits_and_a_counter_are_read_and_predictions_from_the_plane_are_answered_unless_said() {
+        let config = read("data = \".\"").expect("a configuration");
+        assert!(config.predictions_from_plane && config.models.is_none() && config.counter.is_empty());
+        let text = "data = \".\"\n[limits]\ndisk = \"2Gi\"\nslots = 3\nmodels = [\"digits\"]\n\
+                    predictions-from-plane = false\n[trust]\ncounter = [\"/bin/counter\", \"x\"]";
+        let config = read(text).expect("a configuration");
+        assert_eq!((config.disk_bytes, config.slots), (Some(2 << 30), Some(3)));
+        assert_eq!(config.models, Some(vec!["digits".parse().expect("a name")]));
+        assert!(!config.predictions_from_plane && config.counter == ["/bin/counter", "x"]);
     }
 
     #[test]

@@ -3,20 +3,28 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::{HeaderMap, Method, StatusCode};
-use muster_agent_core::accept::{Holding, recall};
+use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
+use muster_agent_core::limits::OwnerLimits;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::SlotEvent;
-use muster_shared::Nonce;
-use muster_shared::id::BootId;
+use muster_agent_core::verify::bundle::{Proven, files, read_manifest};
+use muster_agent_core::verify::desired::recall;
+use muster_agent_core::verify::roots::not_older;
+use muster_agent_core::verify::{Holding, Watermark};
+use muster_shared::checks::{self, Check};
+use muster_shared::command::Order;
+use muster_shared::id::{BootId, InstanceId, UnixMs};
+use muster_shared::limits::{NOTES_MAX, clip};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
-use muster_shared::signing::payload_type;
+use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::Ack;
 use muster_shared::topic::Leaf;
+use muster_shared::{Digest, Nonce};
 use muster_shared::{desired::SignedDesired, wire};
 use rumqttc::QoS;
 use serde::Serialize;
@@ -36,10 +44,13 @@ use crate::facts::Machine;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
-use crate::outside::{jitter, now_ms, random};
+use crate::outside::{Steady, Timekeeper, jitter, random};
+use crate::renewal::Renewal;
 use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
+use crate::trust_store::{Counter, Program, TrustStore};
+use crate::{diagnosis, engine};
 
 /// Events that may wait for the loop.
 const INBOX_MAX: usize = 1024;
@@ -51,8 +62,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const REPORT_DELAY: Duration = Duration::from_millis(50);
 /// Writes that failed are tried again after this long.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is seen whether the certificate should be renewed.
-const RENEWAL_EVERY: Duration = Duration::from_secs(600);
 /// Calls whose ids are remembered, so that a repeated one is answered once.
 const CALLS_REMEMBERED_MAX: usize = 1024;
 /// Calls under way; more are told to come again later.
@@ -99,18 +108,46 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(INBOX_MAX);
-    let connect = connect(&config.data, &enrolment, key.clone())?;
-    let restored = restore(&journal, &key, &enrolment)?;
+    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
+    let steady = Steady::start();
+    let bound_ms = identity::time_bound(&config.data, &enrolment);
+    let clock = Clock::new(bound_ms, steady.now_ms());
+    let time = Timekeeper::new(steady, clock.clone());
+    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
+    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
+    let trust = TrustStore::open(&config.data, counter);
+    let restored = Restored {
+        watermark_unknown: trust.unknown(),
+        limits: owner_limits(&config, &machine),
+        ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
+    };
+    let to_loop = inbox.clone();
+    let watermarks = trust
+        // The loop is gone only when the whole process ends.
+        .start(move |event| drop(to_loop.blocking_send(event)))
+        .context("cannot start a thread that keeps the watermark")?;
     // Models start before networking: the connection is made only after the core has begun.
-    let (agent, actions) = Agent::restored(restored, now_ms());
+    let (agent, actions) = Agent::restored(restored, time.steady_ms());
     let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
-    let effects = Effects::new(journal.clone(), store, mqtt.clone(), table.clone(), program, boot, inbox);
-    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), now_ms());
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let effects = Effects::new(
+        (journal.clone(), watermarks),
+        store,
+        mqtt.clone(),
+        table.clone(),
+        program,
+        inbox,
+        (boot, time.clone()),
+    );
+    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
+    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
     let mut driver = Driver {
         agent,
+        time,
+        bound_kept_ms: bound_ms,
+        unsure: false,
+        renewal,
         effects,
         machine,
         telemetry,
@@ -121,6 +158,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         boot,
         reports: 0,
         calls: Calls::default(),
+        commands: Calls::default(),
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
     };
@@ -147,21 +185,32 @@ fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> 
     Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
 }
 
-fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>) -> anyhow::Result<Connect> {
+fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
     let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
         .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
     let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || Ok(muster_tls::client(ca, Some(key.client_identity(&data)?))?));
+    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
     Ok(Connect { device: enrolment.device.clone(), host, port, tls })
 }
 
 /// Reads the journal, verifying everything anew.
-fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow::Result<Restored> {
+fn restore(
+    journal: &Journal,
+    store: &Store,
+    key: &DeviceKey,
+    enrolment: &Enrolment,
+    (clock, mut watermark): (Clock, Watermark),
+) -> anyhow::Result<Restored> {
+    let followed = journal.roots()?;
     let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
-        .and_then(|root| enrol::follow_later(root, &journal.roots()?))
+        .map(|root| not_older(root, watermark.root.as_ref()))
+        .and_then(|root| enrol::follow_later(root, &followed))
         .context("the kept roots are not to be trusted")?;
+    let newest = followed.into_iter().find(|envelope| Digest::of(&envelope.payload) == root.digest());
+    watermark.root = newest.or(watermark.root);
     let identity = key.identity(enrolment);
-    let holding = Holding { identity: &identity, root: &root, held: None, nonce: None };
+    let (held, nonce, earlier_nonce) = (None, None, None);
+    let holding = Holding { identity: &identity, root: &root, held, watermark: None, nonce, earlier_nonce };
     let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {
         Some(Ok(desired)) => Some(desired),
         Some(Err(error)) => {
@@ -171,11 +220,65 @@ fn restore(journal: &Journal, key: &DeviceKey, enrolment: &Enrolment) -> anyhow:
         None => None,
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Restored { identity, version, root, desired, proven: journal.proven()?, refusals: journal.refusals()? })
+    let software = engine::software();
+    // What an older agent kept does not say who signed it.
+    let who_signed = |proven: Proven| {
+        if !proven.signers.is_empty() {
+            return proven;
+        }
+        let bytes = store.read(proven.spec.envelope.sha256).map_err(|error| error.to_string());
+        let read =
+            |bytes: Vec<u8>| read_manifest(&bytes, &proven.spec, &root, &software).map_err(|error| error.to_string());
+        match bytes.and_then(read) {
+            Ok(manifest) => Proven {
+                signers: manifest.signers().to_vec(),
+                files: files(manifest.manifest(), &proven.spec),
+                ..proven
+            },
+            Err(error) => {
+                warn!(deployment = %proven.spec.deployment, error, "a proven version is to be verified again first");
+                proven
+            }
+        }
+    };
+    let proven = journal.proven()?.into_iter().map(who_signed).collect();
+    let refusals = journal.refusals()?;
+    let (watermark_unknown, limits) = Default::default();
+    Ok(Restored {
+        identity,
+        version,
+        root,
+        clock,
+        watermark,
+        watermark_unknown,
+        software,
+        limits,
+        desired,
+        proven,
+        refusals,
+    })
+}
+
+/// What the owner allows: of memory and cores, what the facts report.
+fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
+    let facts = machine.facts(config);
+    OwnerLimits {
+        memory_bytes: Some(facts.memory_bytes),
+        cpu_milli: Some(facts.cpu_milli),
+        disk_bytes: config.disk_bytes,
+        slots: config.slots,
+        models: config.models.clone(),
+    }
 }
 
 struct Driver {
     agent: Agent,
+    time: Timekeeper,
+    /// The time bound that is on disk.
+    bound_kept_ms: UnixMs,
+    /// Whether the present connection's server was judged at a time that may be wrong.
+    unsure: bool,
+    renewal: Renewal,
     effects: Effects,
     machine: Machine,
     telemetry: Telemetry,
@@ -186,6 +289,8 @@ struct Driver {
     boot: BootId,
     reports: u64,
     calls: Calls,
+    /// Commands that were carried out.
+    commands: Calls,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -204,12 +309,12 @@ impl Driver {
         report.reset();
         let mut save = interval(SAVE_AGAIN);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut renewal = interval(RENEWAL_EVERY);
         loop {
             let tick_at = self
                 .agent
                 .next_deadline_ms()
-                .map(|deadline| Instant::now() + Duration::from_millis(deadline.saturating_sub(now_ms())));
+                .map(|deadline| Instant::now() + Duration::from_millis(deadline.saturating_sub(self.time.steady_ms())));
+            let renewal_at = self.renewal.due();
             let report_at = self.report_due;
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -222,9 +327,10 @@ impl Driver {
                 _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
                 _ = batch.tick() => {
                     let sample = self.machine.sample();
-                    self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, now_ms());
+                    self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, self.time.wall_ms());
                 }
-                _ = renewal.tick() => self.renew_if_due(),
+                () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => self.renewal.look(),
+                renewed = self.renewal.ended() => self.renewal.end(renewed),
             }
         }
         info!("the agent stops");
@@ -238,8 +344,32 @@ impl Driver {
         {
             self.effects.forget(*worker);
         }
-        let actions = self.agent.step(event, now_ms());
+        let actions = self.agent.step(event, self.time.steady_ms());
+        if *self.agent.clock() != self.time.clock() {
+            self.clock_changed();
+        }
         self.carry_out(actions);
+    }
+
+    /// A director said what time it is, or is not believed any more.
+    fn clock_changed(&mut self) {
+        let was_ms = self.time.wall_ms();
+        self.time.set(self.agent.clock());
+        self.telemetry.corrected(was_ms, self.time.wall_ms());
+        self.renewal.clock_changed();
+        self.keep_bound();
+    }
+
+    /// Keeps the bound where it rose enough. Where that fails the device only knows less after a reboot.
+    fn keep_bound(&mut self) {
+        let bound_ms = self.agent.clock().bound_ms();
+        if bound_ms < self.bound_kept_ms.saturating_add(BOUND_STEP_MS) {
+            return;
+        }
+        match identity::save_time_bound(&self.config.data, bound_ms) {
+            Ok(()) => self.bound_kept_ms = bound_ms,
+            Err(error) => warn!(%error, "cannot keep the time that has surely passed; trying again with the next"),
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -254,13 +384,17 @@ impl Driver {
 
     fn hear(&mut self, message: Incoming) {
         match message {
-            Incoming::Connected => {
+            Incoming::Connected { unsure } => {
+                self.unsure = unsure;
+                self.renewal.connected();
                 self.happen(Event::Connected);
                 self.say_hello();
                 self.telemetry.connected(&self.effects.journal, &self.effects.mqtt);
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
-            Incoming::Message(leaf, payload) => {
+            Incoming::CertificateRefused => self.renewal.refused(),
+            Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
+            Incoming::Message { leaf, payload, .. } => {
                 if let Err(error) = self.message(&leaf, &payload) {
                     debug!(?leaf, %error, "a message cannot be read");
                 }
@@ -268,19 +402,39 @@ impl Driver {
         }
     }
 
+    /// Whether only what proves itself is taken: signed documents, and chunks of what they name.
+    fn is_unsure(&self) -> bool {
+        checks::on(Check::TimeBound) && self.unsure && !self.agent.clock().is_confirmed()
+    }
+
     fn message(&mut self, leaf: &Leaf, payload: &[u8]) -> Result<(), wire::WireError> {
         match leaf {
-            Leaf::Trust => self.happen(Event::TrustOffered(wire::decode::<TrustUpdate>(payload)?.root)),
+            Leaf::TelemetryAck if self.is_unsure() => {
+                debug!("an acknowledgement is left alone: no director has told the time yet");
+            }
+            Leaf::Trust => match wire::decode::<TrustUpdate>(payload)? {
+                TrustUpdate::Root(root) => self.happen(Event::TrustOffered(root)),
+                TrustUpdate::Time(time) => self.happen(Event::TimeTold(time)),
+                TrustUpdate::Floor { floor, manifest } => self.happen(Event::FloorOffered(floor, manifest)),
+            },
             Leaf::Desired => match wire::decode::<SignedDesired>(payload) {
                 Ok(desired) => self.happen(Event::DesiredOffered(desired.0)),
                 Err(error) => self.happen(Event::DesiredUnreadable(error.to_string())),
             },
+            Leaf::ChunkData if self.effects.store.is_behind() => debug!("a chunk is left alone: the disk is behind"),
             Leaf::ChunkData => self.happen(Event::Chunk(wire::decode::<ChunkData>(payload)?)),
             Leaf::TelemetryAck => {
                 let ack = wire::decode::<Ack>(payload)?;
                 self.telemetry.acknowledged(ack, &self.effects.journal, &self.effects.mqtt);
             }
-            Leaf::Call => self.called(wire::decode::<Call>(payload)?),
+            Leaf::Call => {
+                let call = wire::decode::<Call>(payload)?;
+                if self.is_unsure() && matches!(call.request, Request::Door(_)) {
+                    debug!("a call to a door is left alone: no director has told the time yet");
+                } else {
+                    self.called(call);
+                }
+            }
             // The other topics go up; the subscription never brings them.
             _ => {}
         }
@@ -293,7 +447,8 @@ impl Driver {
         // The nonce must be known before an answer to it can come.
         self.happen(Event::HelloSaid(nonce));
         let root_version = self.agent.root().root().version;
-        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held() };
+        let wants_time = self.agent.clock().wants_time(self.time.steady_ms());
+        let hello = Hello { boot: self.boot, nonce, root_version, holds: self.agent.held(), wants_time };
         if let Ok(bytes) = wire::encode(&hello) {
             self.effects.mqtt.send(Leaf::Hello, QoS::AtLeastOnce, bytes);
         }
@@ -306,13 +461,15 @@ impl Driver {
             device: self.enrolment.device.clone(),
             boot: self.boot,
             sequence: self.reports,
-            at_ms: now_ms(),
+            at_ms: self.time.wall_ms(),
             root_version: self.agent.root().root().version,
-            applied: self.agent.held().map(|held| held.generation),
+            applied: self.agent.applied(),
             desired_refused: self.agent.desired_refused().cloned(),
             facts: self.machine.facts(&self.config),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
+            floors: self.agent.reported_floors(),
+            notes: self.notes(),
         };
         let signed = wire::encode(&reported)
             .map_err(anyhow::Error::from)
@@ -324,14 +481,56 @@ impl Driver {
         }
     }
 
+    /// What a person should know.
+    fn notes(&self) -> Vec<String> {
+        let clock = self.agent.clock().note(self.time.steady_ms());
+        clock.into_iter().chain(self.agent.notes()).take(NOTES_MAX).collect()
+    }
+
+    /// A call that asks for something else than a prediction: only a director's word counts.
+    fn commanded(&mut self, id: Nonce, envelope: &Envelope) -> Option<Answer> {
+        match self.agent.command(envelope, id) {
+            // Counted apart from other calls, which anybody on the broker can make until this id is forgotten.
+            Ok(_) if !self.commands.is_new(id) => None,
+            Ok(Order::Diagnose) => {
+                Some(Answer::json(StatusCode::OK, &diagnosis::of(&self.agent, self.time.steady_ms())))
+            }
+            Err(error) => {
+                let text = format!("a command was not believed: {error}");
+                self.carry_out(vec![Action::Tell(EventKind::TrustRefused, None, clip(text.clone()))]);
+                Some(Answer::error(StatusCode::FORBIDDEN, &text))
+            }
+        }
+    }
+
+    fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
+        if let Ok(bytes) = encoded(id, answer) {
+            self.effects.mqtt.send(Leaf::Reply(reply_to), QoS::AtLeastOnce, bytes);
+        }
+    }
+
     fn called(&mut self, call: Call) {
+        let request = match call.request {
+            Request::Command(envelope) => {
+                if let Some(answer) = self.commanded(call.id, &envelope) {
+                    self.answer(call.id, call.reply_to, answer);
+                }
+                return;
+            }
+            Request::Door(request) => request,
+        };
         if !self.calls.is_new(call.id) {
+            return;
+        }
+        if checks::on(Check::OwnerLimits) && !self.config.predictions_from_plane {
+            let text = "this device's owner does not let the control plane ask for predictions \
+                        (limits.predictions-from-plane); ask the device's own door";
+            self.answer(call.id, call.reply_to, Answer::error(StatusCode::FORBIDDEN, text));
             return;
         }
         let (doors, mqtt, room) = (self.doors.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
         tokio::spawn(async move {
             let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
-            let Request::Door(request) = call.request;
             let answer = match room.try_acquire() {
                 Ok(_room) => timeout(deadline, answer_call(&doors, request)).await.ok(),
                 Err(_) => {
@@ -340,34 +539,19 @@ impl Driver {
             };
             // Past its deadline nobody waits for it.
             let Some(answer) = answer else { return };
-            let too_large = Answer::error(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "the answer is too large for the gateway; ask the device's own door",
-            );
-            if let Ok(bytes) = wire::encode(&reply(id, answer)).or_else(|_| wire::encode(&reply(id, too_large))) {
+            if let Ok(bytes) = encoded(id, answer) {
                 mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
             }
         });
     }
+}
 
-    /// Renews the certificate at two thirds of its life, beside everything else.
-    fn renew_if_due(&self) {
-        let due = identity::certificate(&self.config.data).and_then(|certificate| identity::renew_at(&certificate));
-        if matches!(due, Ok(due) if SystemTime::now() < due) {
-            return;
-        }
-        let (enrolment, key, data) = (self.enrolment.clone(), self.key.clone(), self.config.data.clone());
-        let mqtt = self.effects.mqtt.clone();
-        tokio::spawn(async move {
-            match enrol::renew(&enrolment, &key, &data).await {
-                Ok(()) => {
-                    info!("the client certificate is renewed");
-                    mqtt.reconnect();
-                }
-                Err(error) => warn!(error = format!("{error:#}"), "cannot renew the client certificate; trying again"),
-            }
-        });
-    }
+/// A reply on the wire, or word that it is too large for it.
+fn encoded(id: Nonce, answer: Answer) -> Result<Vec<u8>, wire::WireError> {
+    wire::encode(&reply(id, answer)).or_else(|_| {
+        let text = "the answer is too large for the gateway; ask the device's own door";
+        wire::encode(&reply(id, Answer::error(StatusCode::INSUFFICIENT_STORAGE, text)))
+    })
 }
 
 async fn answer_call(doors: &Doors, request: DoorRequest) -> Answer {
@@ -400,7 +584,7 @@ impl Default for Calls {
 
 impl Calls {
     fn is_new(&mut self, id: Nonce) -> bool {
-        if self.seen.contains(&id) {
+        if checks::on(Check::CallOnce) && self.seen.contains(&id) {
             return false;
         }
         if self.seen.len() == CALLS_REMEMBERED_MAX {

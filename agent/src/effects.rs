@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_agent_core::fetch::{FetchAction, read_manifest};
+use muster_agent_core::fetch::FetchAction;
 use muster_agent_core::reconcile::{Action, Agent, Event};
 use muster_agent_core::slot::{Death, SlotEvent, WorkerId};
+use muster_agent_core::verify::Watermark;
+use muster_agent_core::verify::bundle::{read_manifest, recall_manifest};
 use muster_shared::DeploymentName;
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::BootId;
@@ -22,7 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::Mqtt;
-use crate::outside::now_ms;
+use crate::outside::Timekeeper;
 use crate::store::{Command, Store};
 use crate::table::{Served, Table};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
@@ -32,6 +34,8 @@ use crate::worker::protocol::Load;
 pub struct Effects {
     /// What survives a power cut.
     pub journal: Arc<Journal>,
+    /// What survives the loss of all but the key.
+    pub watermarks: std::sync::mpsc::Sender<Watermark>,
     /// Verified bytes.
     pub store: Store,
     /// The way to the plane.
@@ -44,6 +48,8 @@ pub struct Effects {
     pub boot: BootId,
     /// The loop's inbox.
     pub inbox: mpsc::Sender<Event>,
+    /// What events are dated by.
+    pub time: Timekeeper,
     workers: BTreeMap<WorkerId, Worker>,
     /// Of each slot, how its workers are run.
     bounds: BTreeMap<DeploymentName, Bounds>,
@@ -70,17 +76,17 @@ pub struct Wanted {
 impl Effects {
     /// Effects without any worker yet.
     pub fn new(
-        journal: Arc<Journal>,
+        (journal, watermarks): (Arc<Journal>, std::sync::mpsc::Sender<Watermark>),
         store: Store,
         mqtt: Mqtt,
         table: Arc<Table>,
         program: PathBuf,
-        boot: BootId,
         inbox: mpsc::Sender<Event>,
+        (boot, time): (BootId, Timekeeper),
     ) -> Self {
         let (workers, bounds, ending) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let unsaved = VecDeque::new();
-        Self { journal, store, mqtt, table, program, boot, inbox, workers, bounds, ending, unsaved }
+        Self { journal, watermarks, store, mqtt, table, program, boot, inbox, time, workers, bounds, ending, unsaved }
     }
 
     /// Carries out actions in their order.
@@ -90,12 +96,15 @@ impl Effects {
             match action {
                 Action::SaveRoot(..) | Action::SaveDesired(_) | Action::SaveProven(..) | Action::SaveRefusals(_) => {
                     let retain = matches!(action, Action::SaveDesired(_) | Action::SaveProven(..));
+                    self.unsaved.retain(|earlier| !makes_up_for(&action, earlier));
                     self.unsaved.push_back(action);
                     self.save();
                     if retain {
                         self.store.send(Command::Retain(agent.specs_in_use()));
                     }
                 }
+                // The thread ends only with the last sender.
+                Action::KeepWatermark(watermark) => drop(self.watermarks.send(watermark)),
                 Action::Fetch(fetch) => self.fetch(fetch),
                 Action::Check(worker, spec) => self.start(worker, &spec, agent, true),
                 Action::Start(worker, spec) => self.start(worker, &spec, agent, false),
@@ -164,6 +173,7 @@ impl Effects {
             FetchAction::Done { .. }
             | FetchAction::Waiting { .. }
             | FetchAction::Untrusted { .. }
+            | FetchAction::Verified(..)
             | FetchAction::Discarded { .. } => {}
         }
     }
@@ -224,11 +234,18 @@ impl Effects {
         self.workers.insert(id, Worker { deployment: spec.deployment.clone(), handle, manifest });
     }
 
-    /// The manifest of a bundle on disk, verified again: what signs today decides what starts today.
+    /// The manifest of a bundle on disk. What was verified before, by this run or by the one that proved it, is
+    /// the very same by its digest, also where a root names its publisher no more: the core judged that.
+    /// All else is verified now.
     fn manifest_of(&self, spec: &SlotSpec, agent: &Agent) -> Result<Manifest, String> {
         let bytes =
             self.store.read(spec.envelope.sha256).map_err(|failure| format!("the bundle cannot be read: {failure}"))?;
-        Ok(read_manifest(&bytes, spec, agent.root())?.manifest().clone())
+        if agent.has_verified(spec.manifest) {
+            return recall_manifest(&bytes, spec);
+        }
+        let verified =
+            read_manifest(&bytes, spec, agent.root(), agent.software()).map_err(|error| error.to_string())?;
+        Ok(verified.manifest().clone())
     }
 
     fn route(&self, id: WorkerId, spec: &SlotSpec) {
@@ -249,10 +266,20 @@ impl Effects {
 
     fn tell(&self, kind: EventKind, deployment: Option<DeploymentName>, text: String) {
         info!(?kind, deployment = deployment.as_ref().map(tracing::field::display), text, "event");
-        let event = muster_shared::message::Event { boot: self.boot, at_ms: now_ms(), kind, deployment, text };
+        let at_ms = self.time.wall_ms();
+        let event = muster_shared::message::Event { boot: self.boot, at_ms, kind, deployment, text };
         if let Ok(bytes) = wire::encode(&event) {
             self.mqtt.send(Leaf::Event, QoS::AtLeastOnce, bytes);
         }
+    }
+}
+
+/// Whether what is to be written now says all that an earlier action, which still waits for the disk, says.
+fn makes_up_for(action: &Action, earlier: &Action) -> bool {
+    match (action, earlier) {
+        (Action::SaveDesired(_), Action::SaveDesired(_)) | (Action::SaveRefusals(_), Action::SaveRefusals(_)) => true,
+        (Action::SaveProven(deployment, _), Action::SaveProven(earlier, _)) => deployment == earlier,
+        _ => false,
     }
 }
 
@@ -260,7 +287,7 @@ fn save_one(journal: &Journal, action: &Action) -> Result<(), JournalError> {
     match action {
         Action::SaveRoot(version, root) => journal.save_root(*version, root),
         Action::SaveDesired(desired) => journal.save_desired(desired),
-        Action::SaveProven(deployment, spec) => journal.save_proven(deployment, spec.as_ref()),
+        Action::SaveProven(deployment, proven) => journal.save_proven(deployment, proven.as_ref()),
         Action::SaveRefusals(refusals) => journal.save_refusals(refusals),
         _ => Ok(()),
     }

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
-use muster_agent_core::accept::Identity;
+use muster_agent_core::verify::Identity;
+use muster_shared::id::UnixMs;
 use muster_shared::signing::device::DevicePublicKey;
 use muster_shared::signing::{Envelope, Signature};
 use muster_shared::{DeviceId, Digest};
@@ -43,6 +43,10 @@ pub struct Enrolment {
     /// That root and those that followed it up to the day of enrolment: with the key they are what a
     /// device keeps when it loses all else.
     pub roots: Vec<Envelope>,
+    /// When the claim or the image was made: the time has surely passed it. An enrolment by an older agent
+    /// says nothing.
+    #[serde(default)]
+    pub issued_ms: UnixMs,
 }
 
 fn folder(data: &Path) -> PathBuf {
@@ -66,7 +70,8 @@ impl DeviceKey {
         }
     }
 
-    fn from_pem(pem: &str) -> anyhow::Result<Self> {
+    /// From a key file's text.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let pair = KeyPair::from_pem(pem)?;
         let random = SystemRandom::new();
         let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pair.serialize_der(), &random)
@@ -113,17 +118,74 @@ impl DeviceKey {
 /// The client certificate below `data`.
 pub fn certificate(data: &Path) -> anyhow::Result<CertificateDer<'static>> {
     let path = folder(data).join("certificate.pem");
-    CertificateDer::from_pem_file(&path)
-        .map_err(|error| anyhow!("{error}"))
-        .with_context(|| format!("cannot read the client certificate {}", path.display()))
+    let read = || certificate_of(&fs::read(&path)?);
+    read().with_context(|| format!("cannot read the client certificate {}", path.display()))
 }
 
-/// When a certificate should be renewed: at two thirds of its life.
-pub fn renew_at(certificate: &CertificateDer<'_>) -> anyhow::Result<SystemTime> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)?;
-    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
-    let (from, until) = (seconds(parsed.validity().not_before), seconds(parsed.validity().not_after));
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(from + until.saturating_sub(from) / 3 * 2))
+/// The certificate in the text of `certificate.pem`.
+pub fn certificate_of(pem: &[u8]) -> anyhow::Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem).map_err(|error| anyhow!("{error}"))
+}
+
+/// The life of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Good from here on.
+    pub from_ms: UnixMs,
+    /// Good until here.
+    pub until_ms: UnixMs,
+}
+
+impl Life {
+    /// As the certificate says.
+    pub fn of(certificate: &CertificateDer<'_>) -> anyhow::Result<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)?;
+        let ms = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000);
+        Ok(Self { from_ms: ms(parsed.validity().not_before), until_ms: ms(parsed.validity().not_after) })
+    }
+
+    /// When to ask for the next one: at two thirds.
+    pub fn renew_at_ms(self) -> UnixMs {
+        self.from_ms + self.until_ms.saturating_sub(self.from_ms) / 3 * 2
+    }
+}
+
+/// Whether a certificate is for this key.
+pub fn is_for(certificate: &CertificateDer<'_>, key: &DeviceKey) -> bool {
+    x509_parser::parse_x509_certificate(certificate)
+        .is_ok_and(|(_, parsed)| Digest::of(parsed.public_key().raw) == key.fingerprint())
+}
+
+/// What the clock's file holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeptBound {
+    /// A time that has surely passed.
+    pub bound_ms: UnixMs,
+}
+
+/// The time that has surely passed, as it was kept by an earlier run and by enrolment. A clock file that is
+/// lost or damaged costs what it rose since enrolment, not the device.
+pub fn time_bound(data: &Path, enrolment: &Enrolment) -> UnixMs {
+    let path = folder(data).join("clock.json");
+    let kept = match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice::<KeptBound>(&bytes).map(|kept| kept.bound_ms).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the time that was kept cannot be read; the enrolment's counts");
+            0
+        }),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "the time that was kept cannot be read; the enrolment's counts");
+            }
+            0
+        }
+    };
+    kept.max(enrolment.issued_ms)
+}
+
+/// Keeps the time that has surely passed.
+pub fn save_time_bound(data: &Path, bound_ms: UnixMs) -> io::Result<()> {
+    let bytes = serde_json::to_vec(&KeptBound { bound_ms })?;
+    write_durably(&folder(data).join("clock.json"), &bytes, 0o644)
 }
 
 /// Keeps a client certificate.
@@ -183,6 +245,29 @@ mod tests {
         let signed = first.sign(payload_type::REPORTED, b"text".to_vec()).expect("signs");
         assert_eq!(signed.verify_device(payload_type::REPORTED, &again.public), Ok(&b"text"[..]));
         assert!(signed.verify_device(payload_type::TELEMETRY, &again.public).is_err());
+    }
+
+    #[test]
+    fn the_time_bound_survives_and_a_lost_file_falls_back_to_the_enrolments() {
+        let data = tempfile::tempdir().expect("a folder");
+        let text = format!(
+            r#"{{"device":"edge-1","url":"u","mqtt":"m","ca":"{0}","root":"{0}","roots":[]}}"#,
+            Digest::of("it")
+        );
+        let older: Enrolment = serde_json::from_str(&text).expect("an older agent's enrolment");
+        assert_eq!(time_bound(data.path(), &older), 0);
+        let enrolment = Enrolment { issued_ms: 700, ..older };
+        assert_eq!(time_bound(data.path(), &enrolment), 700);
+        save_time_bound(data.path(), 900).expect("kept");
+        assert_eq!(time_bound(data.path(), &enrolment), 900);
+        fs::write(data.path().join("identity/clock.json"), "damaged").expect("writes");
+        assert_eq!(time_bound(data.path(), &enrolment), 700);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+        assert_eq!(Life { from_ms: 300, until_ms: 600 }.renew_at_ms(), 500);
+        assert_eq!(Life { from_ms: 600, until_ms: 300 }.renew_at_ms(), 600);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
 use muster_agent::{driver, enrol, serve, worker};
-use muster_shared::DeviceId;
 use muster_shared::claim::ClaimToken;
-use muster_shared::id::{LabelText, Labels};
+use muster_shared::id::LabelText;
+use muster_shared::{DeviceId, Digest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,24 +26,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Join a fleet with a claim from `muster claim new`
-    Enrol {
-        /// The control plane's API, https://HOST:PORT
-        #[arg(long)]
-        url: String,
-        /// The claim token
-        #[arg(long, env = "MUSTER_CLAIM", hide_env_values = true)]
-        claim: ClaimToken,
-        /// Where the agent keeps everything
-        #[arg(long)]
-        data: PathBuf,
-        /// The id this device would like; else one is made from its key
-        #[arg(long)]
-        name: Option<DeviceId>,
-        /// A label, key=value; may be given several times
-        #[arg(long = "label", value_parser = parse_label)]
-        labels: Vec<(LabelText, LabelText)>,
-    },
+    /// Join a fleet with a claim from `muster claim new`, or with a key on the factory list
+    Enrol(Box<EnrolArgs>),
     /// Run the agent
     Run {
         /// The configuration that `enrol` wrote
@@ -64,6 +48,37 @@ enum Command {
     /// Hold one model (started by `run` and `serve`, not by people)
     #[command(hide = true)]
     Worker,
+}
+
+#[derive(clap::Args)]
+struct EnrolArgs {
+    /// The control plane's API, https://HOST:PORT
+    #[arg(long)]
+    url: String,
+    /// The claim token; without one this device's key is on the factory list
+    #[arg(long, env = "MUSTER_CLAIM", hide_env_values = true)]
+    claim: Option<ClaimToken>,
+    /// Without a claim: the digest of the root that this device starts from
+    #[arg(long, value_name = "DIGEST", value_parser = Digest::typed)]
+    root_digest: Option<Digest>,
+    /// Without a claim: the digest of the CA that the control plane must show
+    #[arg(long, value_name = "DIGEST", value_parser = Digest::typed)]
+    ca_digest: Option<Digest>,
+    /// When the image was made, in milliseconds since 1970: the time has surely passed it
+    #[arg(long, value_name = "MS")]
+    not_before: Option<u64>,
+    /// Fail where an operator has to approve this device, instead of waiting for it
+    #[arg(long)]
+    no_wait: bool,
+    /// Where the agent keeps everything
+    #[arg(long)]
+    data: PathBuf,
+    /// The id this device would like; else one is made from its key
+    #[arg(long)]
+    name: Option<DeviceId>,
+    /// A label, key=value; may be given several times
+    #[arg(long = "label", value_parser = parse_label)]
+    labels: Vec<(LabelText, LabelText)>,
 }
 
 fn parse_label(text: &str) -> Result<(LabelText, LabelText), String> {
@@ -94,17 +109,38 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    #[cfg(feature = "attacks")]
+    take_out_checks()?;
     muster_tls::install_provider();
     raise_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build()?;
     runtime.block_on(run(args.command))
 }
 
+/// In a build for `cargo xtask attacks`: takes out the checks that its caller names.
+#[cfg(feature = "attacks")]
+fn take_out_checks() -> anyhow::Result<()> {
+    use muster_shared::checks;
+    let names = std::env::var(checks::VARIABLE).unwrap_or_default();
+    checks::take_out(&names).map_err(anyhow::Error::msg)
+}
+
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Enrol { url, claim, data, name, labels } => {
-            let labels: Labels = labels.into_iter().collect();
-            let enrolment = enrol::enrol(&url, &claim, &data, name, labels).await?;
+        Command::Enrol(args) => {
+            let EnrolArgs { url, claim, root_digest, ca_digest, not_before, no_wait, data, name, labels } = *args;
+            let pins = enrol::Pins::new(claim.as_ref(), root_digest, ca_digest, not_before)?;
+            let asked = enrol::Enrolling {
+                url,
+                pins,
+                claim: claim.map(|claim| (claim.id_hex(), claim.secret_hex())),
+                data,
+                name,
+                labels: labels.into_iter().collect(),
+                wait: !no_wait,
+            };
+            let enrolment = enrol::enrol(&asked, &|text| eprintln!("{text}")).await?;
+            let data = asked.data;
             println!("enrolled as {}", enrolment.device);
             println!("start it with: muster-agent run --config {}", data.join("agent.toml").display());
             Ok(())

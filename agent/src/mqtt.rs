@@ -8,11 +8,12 @@ use muster_agent_core::backoff::delay_ms;
 use muster_shared::DeviceId;
 use muster_shared::limits::MQTT_PACKET_BYTES_MAX;
 use muster_shared::topic::{Leaf, Topic};
+use muster_tls::Unsure;
 use rumqttc::{
     AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter, TlsConfiguration,
     Transport,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -20,18 +21,39 @@ use tracing::{debug, info, warn};
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Messages that wait to be sent; more are dropped, and sent again by those who made them.
 const OUTGOING_MAX: usize = 256;
+/// Messages that wait to be dealt with; more wait at the broker.
+pub const INCOMING_MAX: usize = 1024;
+/// Bytes of messages that wait to be dealt with, whatever a broker sends.
+const INCOMING_BYTES_MAX: usize = 4 * MQTT_PACKET_BYTES_MAX;
+/// A connection that stood for so long was a good one.
+const STEADY: Duration = Duration::from_secs(5);
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT_SECONDS: u64 = 15;
 
 /// What the connection brings.
 #[derive(Debug)]
 pub enum Incoming {
-    /// It stands, and the device's topics are subscribed.
-    Connected,
+    /// It stands, and the device's topics are subscribed. Unsure: the server's certificate was judged at a
+    /// time that may be wrong.
+    Connected {
+        /// Whether it was.
+        unsure: bool,
+    },
+    /// The broker does not take this device's certificate.
+    CertificateRefused,
+    /// The broker's certificate is not good at this time.
+    ServerOutOfTime,
     /// It is gone.
     Disconnected,
     /// A message came.
-    Message(Leaf, Vec<u8>),
+    Message {
+        /// What it is about.
+        leaf: Leaf,
+        /// What it says.
+        payload: Vec<u8>,
+        /// Its share of [`INCOMING_BYTES_MAX`], until it was dealt with.
+        share: OwnedSemaphorePermit,
+    },
 }
 
 /// Where messages go out. While there is no connection they are dropped.
@@ -39,6 +61,9 @@ pub enum Incoming {
 pub struct Mqtt {
     device: DeviceId,
     client: Arc<Mutex<Option<AsyncClient>>>,
+    /// A certificate is new: what waits before the next attempt waits no longer.
+    renewed: Arc<Notify>,
+    incoming_bytes: Arc<Semaphore>,
 }
 
 /// How to connect; read anew for each connection, since the certificate changes.
@@ -49,14 +74,16 @@ pub struct Connect {
     pub host: String,
     /// The broker's port.
     pub port: u16,
-    /// Makes the TLS side of a connection.
-    pub tls: Box<dyn Fn() -> anyhow::Result<rustls::ClientConfig> + Send + Sync>,
+    /// Makes the TLS side of a connection, and what tells how sure it was of the server.
+    pub tls: Box<dyn Fn() -> anyhow::Result<(rustls::ClientConfig, Unsure)> + Send + Sync>,
 }
 
 impl Mqtt {
     /// Starts to connect, and goes on until `stop`. `incoming` hears what comes.
     pub fn start(connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) -> Self {
-        let mqtt = Self { device: connect.device.clone(), client: Arc::default() };
+        let (client, renewed) = Default::default();
+        let incoming_bytes = Arc::new(Semaphore::new(INCOMING_BYTES_MAX));
+        let mqtt = Self { device: connect.device.clone(), client, renewed, incoming_bytes };
         tokio::spawn(mqtt.clone().keep_connected(connect, incoming, stop));
         mqtt
     }
@@ -72,8 +99,9 @@ impl Mqtt {
         }
     }
 
-    /// Ends the connection; a new one follows, with the newest certificate.
+    /// Ends the connection; a new one follows at once, with the newest certificate.
     pub fn reconnect(&self) {
+        self.renewed.notify_one();
         let client = self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(client) = client {
             // Full or gone: the connection ends by itself soon enough.
@@ -82,8 +110,9 @@ impl Mqtt {
     }
 
     async fn keep_connected(self, connect: Connect, incoming: mpsc::Sender<Incoming>, stop: CancellationToken) {
-        let mut attempt = 0;
+        let mut attempt: u32 = 0;
         while !stop.is_cancelled() {
+            let began = tokio::time::Instant::now();
             let stood = tokio::select! {
                 () = stop.cancelled() => break,
                 stood = self.one_connection(&connect, &incoming) => stood,
@@ -92,11 +121,13 @@ impl Mqtt {
             if stood && incoming.send(Incoming::Disconnected).await.is_err() {
                 return;
             }
-            attempt = if stood { 0 } else { attempt + 1 };
+            // One that was cut at once, as by another agent with the same identity, is no reason to hurry.
+            attempt = if stood && began.elapsed() >= STEADY { 0 } else { attempt.saturating_add(1) };
             let wait = Duration::from_millis(delay_ms(attempt, crate::outside::jitter()));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                () = self.renewed.notified() => attempt = 0,
             }
         }
         self.set_client(None);
@@ -104,8 +135,8 @@ impl Mqtt {
 
     /// Whether it ever stood.
     async fn one_connection(&self, connect: &Connect, incoming: &mpsc::Sender<Incoming>) -> bool {
-        let tls = match (connect.tls)() {
-            Ok(tls) => tls,
+        let (tls, unsure) = match (connect.tls)() {
+            Ok(made) => made,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "cannot prepare the connection");
                 return false;
@@ -129,14 +160,25 @@ impl Mqtt {
                     }
                     info!(broker = connect.host, port = connect.port, "connected");
                     stood = true;
-                    if incoming.send(Incoming::Connected).await.is_err() {
+                    let unsure = unsure.is_set();
+                    if unsure {
+                        warn!(
+                            "the server's certificate is good at another time than this device's clock; until a \
+                               director tells the time, nothing but signed documents is taken"
+                        );
+                    }
+                    if incoming.send(Incoming::Connected { unsure }).await.is_err() {
                         return stood;
                     }
                 }
                 Ok(MqttEvent::Incoming(Packet::Publish(message))) => {
                     let topic = message.topic.parse::<Topic>().ok().filter(|topic| topic.device == connect.device);
                     let Some(topic) = topic else { continue };
-                    if incoming.send(Incoming::Message(topic.leaf, message.payload.to_vec())).await.is_err() {
+                    // No packet is longer than the whole, and the semaphore is never closed.
+                    let bytes = message.payload.len().min(INCOMING_BYTES_MAX) as u32;
+                    let Ok(share) = self.incoming_bytes.clone().acquire_many_owned(bytes).await else { return stood };
+                    let (leaf, payload) = (topic.leaf, message.payload.to_vec());
+                    if incoming.send(Incoming::Message { leaf, payload, share }).await.is_err() {
                         return stood;
                     }
                 }
@@ -144,6 +186,16 @@ impl Mqtt {
                 Err(error) => {
                     // The causes stand in each other's texts: the outermost one is enough.
                     warn!(%error, "the connection is gone");
+                    if is_not_let_in(&error) {
+                        warn!("the broker does not let this device in: it may be revoked or held; ask the operator");
+                    }
+                    let about_time = match tls_cause(&error) {
+                        Some(rustls::Error::InvalidCertificate(why)) if is_of_time(why) => Incoming::ServerOutOfTime,
+                        _ if refuses_certificate(&error) => Incoming::CertificateRefused,
+                        _ => return stood,
+                    };
+                    // Where the loop is gone the next message finds that out.
+                    let _ = incoming.send(about_time).await;
                     return stood;
                 }
             }
@@ -166,6 +218,11 @@ impl Mqtt {
     }
 }
 
+/// Whether the broker knows who this is, and wants nothing of it.
+fn is_not_let_in(error: &rumqttc::ConnectionError) -> bool {
+    matches!(error, rumqttc::ConnectionError::ConnectionRefused(rumqttc::ConnectReturnCode::NotAuthorized))
+}
+
 /// A client for one connection, with its end of it, that so many messages may wait in.
 pub fn client(options: MqttOptions, outgoing_max: usize) -> (AsyncClient, EventLoop) {
     let (client, mut events) = AsyncClient::new(options, outgoing_max);
@@ -175,6 +232,38 @@ pub fn client(options: MqttOptions, outgoing_max: usize) -> (AsyncClient, EventL
     network.set_tcp_nodelay(true);
     events.set_network_options(network);
     (client, events)
+}
+
+/// Whether a connection ended because the other side does not take our certificate: expired, or not (or no
+/// longer) one that it knows. A renewal may help.
+fn refuses_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription::{
+        BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, UnknownCA, UnsupportedCertificate,
+    };
+    let ours =
+        [BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, UnknownCA, UnsupportedCertificate];
+    matches!(tls_cause(error), Some(rustls::Error::AlertReceived(alert)) if ours.contains(alert))
+}
+
+fn is_of_time(why: &rustls::CertificateError) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+}
+
+/// The TLS error behind an error, if there is one.
+pub fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        cause = match error.downcast_ref::<std::io::Error>() {
+            // An I/O error hides the error that it is made of: its source is that one's source.
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// Splits `host:port`, brackets of an IPv6 address removed.
@@ -187,6 +276,26 @@ pub fn host_and_port(address: &str) -> Option<(String, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alert_about_our_certificate_is_told_from_other_ends() {
+        use rustls::AlertDescription;
+        let io = |error: rustls::Error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        let alert = |alert| rustls::Error::AlertReceived(alert);
+        for (error, expected) in [
+            (io(alert(AlertDescription::CertificateExpired)), true),
+            (io(alert(AlertDescription::UnknownCA)), true),
+            (io(alert(AlertDescription::BadCertificate)), true),
+            (io(alert(AlertDescription::InternalError)), false),
+            (io(rustls::Error::DecryptError), false),
+            (std::io::ErrorKind::ConnectionReset.into(), false),
+        ] {
+            let text = error.to_string();
+            assert_eq!(refuses_certificate(&error), expected, "{text}");
+            let nested = std::io::Error::other(error);
+            assert_eq!(refuses_certificate(&rumqttc::ConnectionError::Io(nested)), expected, "{text}");
+        }
+    }
 
     #[test]
     fn addresses_are_split() {

@@ -9,17 +9,24 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use muster_agent_core::fetch::Looked;
 use muster_agent_core::reconcile::Event;
 use muster_shared::Digest;
+use muster_shared::checks::{self, Check};
 use muster_shared::chunk::ChunkIndex;
 use muster_shared::desired::SlotSpec;
 use muster_shared::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX};
 use muster_shared::manifest::Manifest;
 use muster_shared::signing::Envelope;
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
+
+/// Bytes that may wait to be written before no more chunks are taken: what is not taken is asked for again.
+const UNWRITTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Where blobs lie.
 #[derive(Debug, Clone)]
@@ -33,6 +40,7 @@ pub struct Folders {
 pub struct Store {
     folders: Folders,
     commands: Sender<Command>,
+    unwritten_bytes: Arc<AtomicUsize>,
 }
 
 /// What the store is asked to do. Failures come back as events.
@@ -64,15 +72,25 @@ impl Store {
         fs::create_dir_all(&folders.blobs)?;
         fs::create_dir_all(&folders.staging)?;
         let (commands, inbox) = channel();
-        let worker = folders.clone();
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || work(&worker, &inbox, &tell))?;
-        Ok(Self { folders, commands })
+        let unwritten_bytes = Arc::<AtomicUsize>::default();
+        let (worker, unwritten) = (folders.clone(), unwritten_bytes.clone());
+        let work = move || work(&worker, &inbox, &unwritten, &tell);
+        std::thread::Builder::new().name("store".to_owned()).spawn(work)?;
+        Ok(Self { folders, commands, unwritten_bytes })
     }
 
     /// Hands a command to the thread.
     pub fn send(&self, command: Command) {
+        if let Command::Write { bytes, .. } = &command {
+            self.unwritten_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        }
         // The thread ends only with the last sender.
         let _ = self.commands.send(command);
+    }
+
+    /// Whether so much waits for a slow disk that no more should come.
+    pub fn is_behind(&self) -> bool {
+        self.unwritten_bytes.load(Ordering::Relaxed) > UNWRITTEN_BYTES_MAX
     }
 
     /// Where a whole blob lies.
@@ -86,7 +104,7 @@ impl Store {
     }
 }
 
-fn work(folders: &Folders, inbox: &Receiver<Command>, tell: &impl Fn(Event)) {
+fn work(folders: &Folders, inbox: &Receiver<Command>, unwritten_bytes: &AtomicUsize, tell: &impl Fn(Event)) {
     while let Ok(command) = inbox.recv() {
         match command {
             Command::Look(blob, bytes, index) => {
@@ -95,7 +113,9 @@ fn work(folders: &Folders, inbox: &Receiver<Command>, tell: &impl Fn(Event)) {
                 tell(Event::Looked(blob, found));
             }
             Command::Write { blob, blob_bytes, offset, bytes } => {
-                if let Err(error) = folders.write(blob, blob_bytes, offset, &bytes) {
+                let written = folders.write(blob, blob_bytes, offset, &bytes);
+                unwritten_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+                if let Err(error) = written {
                     tell(Event::StoreFailed(blob, explain(&error)));
                 }
             }
@@ -138,6 +158,10 @@ impl Folders {
             if good.len() == index.len() {
                 return Ok(Looked::Whole(None));
             }
+            // Whole under its own name, it is another's, too: the index does not describe it.
+            if digest_of(&final_path)? == blob {
+                return Ok(Looked::Failed(format!("the chunk index does not describe the file {}", blob.short())));
+            }
             // Damaged where it lay: keep what is right, fetch the rest again.
             fs::rename(&final_path, self.staged(blob))?;
             return Ok(Looked::Pieces(good));
@@ -170,6 +194,12 @@ impl Folders {
         // Shrunk to nothing there is no piece to write: an empty file is made here.
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&staged)?;
         file.sync_all()?;
+        // Each piece is what an index names; who signed that index may not be who signed for this file.
+        if checks::on(Check::FileDigest) && digest_of(&staged)? != blob {
+            fs::remove_file(&staged)?;
+            let text = format!("what arrived as {} is not what it is named", blob.short());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         fs::rename(staged, self.blob(blob))?;
         File::open(&self.blobs)?.sync_all()
     }
@@ -199,6 +229,18 @@ impl Folders {
             needed.extend(manifest.files().flat_map(|file| [file.sha256, file.chunk_index]));
         }
         needed
+    }
+}
+
+/// The digest of a whole file, read piece by piece.
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
+    let mut piece = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            read => hash.update(&piece[..read]),
+        }
     }
 }
 
@@ -258,6 +300,25 @@ mod tests {
         assert_eq!(folders.look(blob, bytes, Some(&index)).expect("looks"), Looked::Pieces(vec![0, 2, 3]));
     }
 
+    /// A publisher's manifest may name any digest beside an index of its own.
+    #[test]
+    fn an_index_of_other_chunks_neither_takes_a_file_away_nor_gets_one_its_name() {
+        let (_data, folders) = folders();
+        let (theirs, ours) = (vec![1; CHUNK_BYTES + 5], vec![2; CHUNK_BYTES + 5]);
+        let (blob, bytes) = (Digest::of(&theirs), theirs.len() as u64);
+        let put = |file: &[u8]| {
+            for (number, piece) in file.chunks(CHUNK_BYTES).enumerate() {
+                folders.write(blob, bytes, (number * CHUNK_BYTES) as u64, piece).expect("writes");
+            }
+            folders.finish(blob)
+        };
+        assert!(put(&ours).is_err(), "it took another's name");
+        put(&theirs).expect("is what it is named");
+        let looked = folders.look(blob, bytes, Some(&ChunkIndex::of(&ours))).expect("looks");
+        assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+        assert_eq!(fs::read(folders.blob(blob)).expect("still there"), theirs);
+    }
+
     #[test]
     fn a_small_blob_comes_back_with_its_content_or_not_at_all() {
         let (_data, folders) = folders();
@@ -279,5 +340,31 @@ mod tests {
         }
         folders.retain(&[]).expect("removes");
         assert_eq!(fs::read_dir(&folders.blobs).expect("lists").count(), 0);
+    }
+
+    #[test]
+    fn no_more_chunks_are_taken_than_a_slow_disk_can_write() {
+        let data = tempfile::tempdir().expect("a folder");
+        let (go_on, held) = channel::<()>();
+        // A disk that is slow: the thread stands where it tells of the first look.
+        let tell = move |_| {
+            let _ = held.recv();
+        };
+        let store = Store::open(data.path(), tell).expect("opens");
+        let blob = Digest::of("blob");
+        store.send(Command::Look(blob, 1, None));
+        let pieces = UNWRITTEN_BYTES_MAX / CHUNK_BYTES + 1;
+        for piece in 0..pieces as u64 {
+            assert!(!store.is_behind());
+            let (blob_bytes, offset) = ((pieces * CHUNK_BYTES) as u64, piece * CHUNK_BYTES as u64);
+            store.send(Command::Write { blob, blob_bytes, offset, bytes: vec![7; CHUNK_BYTES] });
+        }
+        assert!(store.is_behind());
+        drop(go_on);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while store.is_behind() {
+            assert!(std::time::Instant::now() < deadline, "it never catches up");
+            std::thread::yield_now();
+        }
     }
 }

@@ -71,6 +71,11 @@ impl Telemetry {
         Self { device, boot, sequence: 0, from_ms: now_ms, key, meter, window: Window::default() }
     }
 
+    /// The clock was corrected from one time to another: the batch that is open began that much later, or earlier.
+    pub fn corrected(&mut self, was_ms: UnixMs, now_ms: UnixMs) {
+        self.from_ms = now_ms.saturating_sub(was_ms.saturating_sub(self.from_ms));
+    }
+
     /// Closes the current batch and keeps it; then sends what waits.
     pub fn batch(&mut self, host: HostSample, journal: &Journal, mqtt: &Mqtt, now_ms: UnixMs) {
         self.sequence += 1;

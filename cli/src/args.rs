@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, claim, context, cordon, delete, describe, drain, explain, get, inspect, keys, login, pack, plan, predict,
-    push, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login,
+    pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -47,12 +47,16 @@ enum Command {
     Whoami(whoami::Args),
     /// List contexts, or switch to another
     Context(context::Args),
-    /// Make or show the fleet's keys
+    /// Make, show and change the fleet's keys
     Keys(keys::Args),
-    /// Show the trust in force
+    /// Show the trust in force, or set a version floor
     Trust(trust::Args),
-    /// Make tokens by which devices enrol
+    /// Make, list and revoke tokens by which devices enrol
     Claim(claim::Args),
+    /// Let a device in that waits, or take one back that is held
+    Approve(approve::Args),
+    /// Cut a device off for good
+    Revoke(revoke::Args),
     /// Make a signed bundle of a model
     Pack(pack::Args),
     /// Show what is in a bundle file, or how two differ
@@ -65,12 +69,14 @@ enum Command {
     Get(get::Args),
     /// Show one thing in full
     Describe(describe::Args),
-    /// Delete a deployment
+    /// Delete a deployment, or forget a revoked device
     Delete(delete::Args),
     /// Ask a deployed model for predictions
     Predict(predict::Args),
     /// Say why a deployment or a device is as it is
     Explain(explain::Args),
+    /// Ask a device for what it believes and why it does what it does
+    Diagnose(diagnose::Args),
     /// Show what would change and why, or approve it
     Plan(plan::Args),
     /// Follow a version change, hold it, or take it back
@@ -97,6 +103,8 @@ impl Cli {
             Command::Keys(args) => keys::run(args, &session).await,
             Command::Trust(args) => trust::run(args, &session).await,
             Command::Claim(args) => claim::run(args, &session).await,
+            Command::Approve(args) => approve::run(args, &session).await,
+            Command::Revoke(args) => revoke::run(args, &session).await,
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
@@ -106,6 +114,7 @@ impl Cli {
             Command::Delete(args) => delete::run(args, &session).await,
             Command::Predict(args) => predict::run(args, &session).await,
             Command::Explain(args) => explain::run(args, &session).await,
+            Command::Diagnose(args) => diagnose::run(args, &session).await,
             Command::Plan(args) => plan::run(args, &session).await,
             Command::Rollout(args) => rollout::run(args, &session).await,
             Command::Scale(args) => scale::run(args, &session).await,

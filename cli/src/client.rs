@@ -209,6 +209,16 @@ impl Client {
         self.ask(self.api(Method::POST, path)).await
     }
 
+    /// Asks for something to be done, where nothing is answered.
+    pub async fn command(&self, method: Method, path: &str) -> Result<(), ClientError> {
+        self.send(self.api(method, path)).await.map(drop)
+    }
+
+    /// Sends `body` as JSON, where nothing is answered.
+    pub async fn command_json(&self, method: Method, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        self.send(self.api(method, path).json(body)).await.map(drop)
+    }
+
     /// Deletes a resource.
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
         self.send(self.api(Method::DELETE, path)).await.map(drop)

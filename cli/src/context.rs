@@ -21,6 +21,11 @@ const CONTEXTS_BYTES_MAX: u64 = 1024 * 1024;
 pub struct Home(PathBuf);
 
 impl Home {
+    /// This folder.
+    pub fn at(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
     /// The folder that the environment names.
     pub fn find() -> Result<Self> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

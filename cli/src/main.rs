@@ -1,24 +1,4 @@
-//! `muster`: the command line of a fleet. Each command is one file in `commands/`.
-
-mod args;
-mod commands;
-
-mod bundle;
-mod golden;
-mod onnx;
-
-mod client;
-mod context;
-mod resources;
-mod trust;
-mod url;
-mod yaml;
-
-mod error;
-mod files;
-mod output;
-mod tell;
-mod wait;
+//! `muster`: the command line of a fleet.
 
 use std::process::ExitCode;
 
@@ -27,7 +7,7 @@ use clap::Parser as _;
 #[tokio::main]
 async fn main() -> ExitCode {
     muster_tls::install_provider();
-    match args::Cli::parse().run().await {
+    match muster_cli::args::Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();

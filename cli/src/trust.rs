@@ -1,6 +1,7 @@
 //! The root that this person pinned, and what follows from it. Nothing that a control plane says
 //! about trust is believed unless it follows from the pin.
 
+use muster_shared::floor::{Floor, VerifiedFloor};
 use muster_shared::limits::ROOT_BYTES_MAX;
 use muster_shared::root::{RootError, TrustedRoot};
 use muster_shared::signing::Envelope;
@@ -9,6 +10,9 @@ use crate::client::Client;
 use crate::context::{Home, PinnedRoot};
 use crate::error::{Attempt as _, Failure, Result};
 use crate::files::{self, Readable};
+
+/// Roots that are looked at where they are kept.
+const ROOTS_KEPT_MAX: usize = 4096;
 
 /// Why a control plane's roots do not lead from the pin to a root.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,13 @@ pub async fn roots(client: &Client) -> Result<Vec<Envelope>> {
     client.get("/trust/roots").await.attempt(|| "cannot ask for the roots")
 }
 
+/// The version floors that count under a root.
+pub async fn floors(client: &Client, root: &TrustedRoot) -> Result<Vec<Floor>> {
+    let all: Vec<Envelope> = client.get("/trust/floors").await.attempt(|| "cannot ask for the version floors")?;
+    let verified = all.iter().filter_map(|envelope| VerifiedFloor::verify(envelope, root).ok());
+    Ok(verified.map(|floor| floor.floor().clone()).collect())
+}
+
 /// Keeps a root so that `muster inspect` can check signatures without a network.
 pub fn remember(home: &Home, root: &Envelope, trusted: &TrustedRoot) -> Result<()> {
     let path = home.root(trusted.digest());
@@ -66,6 +77,23 @@ pub fn remembered(home: &Home, pin: PinnedRoot) -> Option<TrustedRoot> {
     let bytes = files::read_bounded(file, 2 * ROOT_BYTES_MAX as u64).ok()?;
     let envelope: Envelope = serde_json::from_slice(&bytes).ok()?;
     TrustedRoot::pinned(&envelope, pin.digest).ok()
+}
+
+/// The newest root kept here that follows from the pinned one: what it takes to check signatures without
+/// a network, also after keys were changed.
+pub fn newest_remembered(home: &Home, pin: PinnedRoot) -> Option<TrustedRoot> {
+    let mut newest = remembered(home, pin)?;
+    let folder = home.root(pin.digest).parent().map(std::path::Path::to_owned)?;
+    let paths = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let read = |path: std::path::PathBuf| {
+        let bytes = files::read_bounded(std::fs::File::open(path).ok()?, 2 * ROOT_BYTES_MAX as u64).ok()?;
+        serde_json::from_slice::<Envelope>(&bytes).ok()
+    };
+    let kept: Vec<Envelope> = paths.take(ROOTS_KEPT_MAX).filter_map(read).collect();
+    while let Some(next) = kept.iter().find_map(|envelope| newest.follow(envelope).ok()) {
+        newest = next;
+    }
+    Some(newest)
 }
 
 /// The pin that stands for a root.

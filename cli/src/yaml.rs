@@ -19,7 +19,12 @@ const YAML_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// left out.
 pub fn deployments(path: &Path, verb: &str) -> Result<Vec<Deployment>> {
     let (name, text) = read(path)?;
-    let read = parse(&text).map_err(|error| {
+    deployments_in(&text, &name, verb)
+}
+
+/// The deployments in the text of the file `name`.
+pub fn deployments_in(text: &str, name: &str, verb: &str) -> Result<Vec<Deployment>> {
+    let read = parse(text).map_err(|error| {
         let failure = Failure::new(format!("cannot {verb} {name}: {}", error.text));
         failure.hint(error.hint)
     })?;

@@ -230,8 +230,11 @@ fn a_frozen_plan_is_approved() {
     assert!(stderr.contains("muster plan approve"), "{stderr}");
     plane.script("POST /plan/approve", [json!({"frozen": [], "changes": [], "waiting": []})]);
     let said = desk.ok(&["plan", "approve"]);
-    assert_eq!(said, "approved: silent devices are taken for lost, and moves go on\nnothing would change\n");
+    assert_eq!(said, "approved: silent devices are taken for lost, and changes go on\nnothing would change\n");
     assert_eq!(desk.json(&["plan", "approve", "-o", "json"])["frozen"], json!([]));
+    // After a backup was put back, nobody is given up by it.
+    plane.script("POST /plan", [json!({"frozen": [], "changes": [], "waiting": [], "restored": "put back"})]);
+    assert!(desk.ok(&["plan", "approve"]).contains("with the database as it is"));
 }
 
 #[test]

@@ -151,7 +151,6 @@ fn deployments_come_change_and_go() {
     assert_eq!(desk.ok(&["delete", "deployment", "other"]), "deployment other deleted\n");
     desk.refused(&["delete", "deployment", "other"], "no such deployment", "look again");
     desk.refused(&["get", "deployment", "other"], "there is no deployment \"other\"", "muster get deployments");
-    desk.refused(&["delete", "device", "edge-1"], "a device cannot be deleted", "deployment");
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Catalog {
         if missing.is_empty() {
             db::bundles::complete(db.write(), verified.digest()).await?;
         }
-        Ok(PushStatus { manifest: verified.digest(), missing })
+        Ok(PushStatus { manifest: verified.digest(), missing, barred: None })
     }
 
     async fn insert(
@@ -289,6 +289,7 @@ fn view(record: &BundleRecord, manifest: &Manifest) -> Option<BundleView> {
         version: record.version,
         manifest: record.manifest,
         complete: record.complete,
+        barred: None,
         bytes: files.values().sum(),
         variants: manifest.variants.iter().map(|variant| variant.name.to_string()).collect(),
         graph: first.graph,

@@ -5,9 +5,11 @@
 //! that one that asks for too much waits for itself alone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use muster_shared::checks::{self, Check};
 use muster_shared::desired::Desired;
 use muster_shared::limits::FRAMES_PER_CHUNK;
 use muster_shared::message::{ChunkData, ChunkGet};
@@ -40,6 +42,8 @@ pub struct ChunkServer {
     queues: Mutex<HashMap<DeviceId, mpsc::Sender<ChunkGet>>>,
     /// Forgotten when the device's desired state changes.
     rights: Mutex<HashMap<DeviceId, Arc<Rights>>>,
+    /// How often rights were forgotten: what was read before that is not remembered after it.
+    forgotten: AtomicU64,
     counts: Mutex<Counts>,
     reads: Semaphore,
 }
@@ -87,6 +91,7 @@ impl Default for ChunkServer {
         Self {
             queues: Mutex::default(),
             rights: Mutex::default(),
+            forgotten: AtomicU64::default(),
             counts: Mutex::default(),
             reads: Semaphore::new(READS_MAX),
         }
@@ -114,7 +119,9 @@ impl ChunkServer {
 
     /// Forgets what a device may have, because its desired state changed.
     pub fn forget_rights(&self, device: &DeviceId) {
-        lock(&self.rights).remove(device);
+        let mut rights = lock(&self.rights);
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+        rights.remove(device);
     }
 
     /// What a device was served, by chunk.
@@ -144,6 +151,7 @@ impl ChunkServer {
         if let Some(rights) = lock(&self.rights).get(device) {
             return Ok(rights.clone());
         }
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
         let desired = db::desired::get(plane.db.read(), device).await?;
         let desired: Option<Desired> = desired.and_then(|desired| wire::decode(&desired.payload).ok());
         let mut rights = Rights::new();
@@ -157,7 +165,11 @@ impl ChunkServer {
             }
         }
         let rights = Arc::new(rights);
-        lock(&self.rights).insert(device.clone(), rights.clone());
+        let mut known = lock(&self.rights);
+        if self.forgotten.load(Ordering::Relaxed) == forgotten {
+            known.insert(device.clone(), rights.clone());
+        }
+        drop(known);
         Ok(rights)
     }
 }
@@ -207,7 +219,15 @@ async fn serve_device(plane: Arc<Plane>, device: DeviceId, mut requests: mpsc::R
 
 async fn serve(plane: &Plane, device: &DeviceId, request: ChunkGet) -> Result<(), CatalogError> {
     let rights = plane.chunks.rights(plane, device).await?;
-    let Some(bytes) = rights.get(&request.blob) else {
+    // A device that was revoked while its request waited gets nothing more.
+    if !plane.live.is_heard(device) {
+        return Ok(());
+    }
+    let mut bytes = rights.get(&request.blob).copied();
+    if !checks::on(Check::ChunkRights) {
+        bytes = plane.blobs.bytes(request.blob).await?;
+    }
+    let Some(bytes) = bytes else {
         let none = ChunkData::Unavailable { blob: request.blob };
         plane.send(device, Leaf::ChunkData, &none, QoS::AtLeastOnce).await;
         return Ok(());
@@ -216,7 +236,7 @@ async fn serve(plane: &Plane, device: &DeviceId, request: ChunkGet) -> Result<()
     let frames = {
         // The semaphore is never closed.
         let _read = plane.chunks.reads.acquire().await;
-        plane.blobs.frames(request.blob, *bytes, numbers).await?
+        plane.blobs.frames(request.blob, bytes, numbers).await?
     };
     for (number, bytes) in frames {
         plane.chunks.count(device, request.blob, number, bytes.len());

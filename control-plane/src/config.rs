@@ -3,14 +3,23 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
+use muster_shared::quantity::Millis;
 use serde::Deserialize;
+
+use crate::trust::ca;
 
 /// A configuration file is far shorter.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Extra names in the server's certificate.
 const NAMES_MAX: usize = 64;
+
+/// Certificates are made to the second.
+const DEVICE_CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(2);
+/// One that lives longer outlives too much.
+const DEVICE_CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// Muster's control plane: API, broker, planner and gateway in one process.
 #[derive(Debug, Clone, Default, Parser)]
@@ -43,12 +52,22 @@ pub struct Args {
     /// The broker's address as devices are told it [default: the API's host and the broker's port]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_mqtt: Option<String>,
+    /// How long a device's certificate lives, such as 14d; devices renew it at two thirds. For tests
+    #[arg(long, value_name = "TIME", hide = true)]
+    pub device_certificate_life: Option<Millis>,
     /// Write the addresses, the CA's fingerprint and the admin code as JSON once everything listens
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// Stop when standard input ends: a supervisor that dies takes this process with it
     #[arg(long)]
     pub stop_with_stdin: bool,
+    /// Where the list of revoked keys lies, and beside it the ledger: apart from what a backup of DIR puts
+    /// back [default: DIR/revocations]
+    #[arg(long, value_name = "FILE")]
+    pub revocations: Option<PathBuf>,
+    /// The database was put back from a backup: open claims are void, and nothing changes until approved
+    #[arg(long)]
+    pub restored: bool,
     /// Draw a new password for the user admin of the dashboard; its sessions end
     #[arg(long)]
     pub new_admin_password: bool,
@@ -70,6 +89,8 @@ pub struct RawConfig {
     #[serde(default)]
     names: Vec<String>,
     advertise_mqtt: Option<String>,
+    device_certificate_life: Option<Millis>,
+    revocations: Option<PathBuf>,
 }
 
 /// Ready to use.
@@ -89,8 +110,14 @@ pub struct Config {
     pub names: Vec<String>,
     /// The broker's `host:port` as devices are told it.
     pub advertise_mqtt: Option<String>,
+    /// How long a device's certificate lives.
+    pub device_certificate_life: Duration,
     /// Where to write [`crate::ready::Ready`].
     pub ready_file: Option<PathBuf>,
+    /// Where the list of revoked keys lies, if not in the data folder.
+    pub revocations: Option<PathBuf>,
+    /// Whether the database was put back from a backup, as the operator says.
+    pub restored: bool,
     /// Whether to draw a new password for the user `admin`.
     pub new_admin_password: bool,
     /// Whether to draw a new admin code although one was used.
@@ -145,17 +172,26 @@ impl Args {
         };
         Config::try_from((self, file))
     }
+
+    /// As [`Self::into_config`], with the text of the file at `path`.
+    pub fn with_text(self, text: &str, path: &Path) -> Result<Config, ConfigError> {
+        Config::try_from((self, RawConfig::parse(text, path)?))
+    }
 }
 
 impl RawConfig {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-        let malformed = |message: String| ConfigError::Malformed { path: path.to_owned(), message };
         if std::fs::metadata(path).map_err(failed)?.len() > CONFIG_BYTES_MAX {
-            return Err(malformed(format!("it has more than {CONFIG_BYTES_MAX} bytes")));
+            let message = format!("it has more than {CONFIG_BYTES_MAX} bytes");
+            return Err(ConfigError::Malformed { path: path.to_owned(), message });
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        toml::from_str(&text).map_err(|error| malformed(error.to_string()))
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() })
     }
 }
 
@@ -188,6 +224,11 @@ impl TryFrom<(Args, RawConfig)> for Config {
         if advertise_mqtt.as_ref().is_some_and(|text| !is_host_and_port(text)) {
             return Err(wrong("--advertise-mqtt", "write it as HOST:PORT"));
         }
+        let life = args.device_certificate_life.or(file.device_certificate_life);
+        let device_certificate_life = life.map_or(ca::DEVICE_LIFE, |life| Duration::from_millis(life.0));
+        if !(DEVICE_CERTIFICATE_LIFE_MIN..=DEVICE_CERTIFICATE_LIFE_MAX).contains(&device_certificate_life) {
+            return Err(wrong("--device-certificate-life", "write 2s to 365d"));
+        }
         Ok(Self {
             data,
             http: args.http.or(file.http).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
@@ -196,7 +237,10 @@ impl TryFrom<(Args, RawConfig)> for Config {
             gateway,
             names,
             advertise_mqtt,
+            device_certificate_life,
             ready_file: args.ready_file,
+            revocations: args.revocations.or(file.revocations),
+            restored: args.restored,
             new_admin_password: args.new_admin_password,
             new_admin_code: args.new_admin_code,
         })
@@ -240,6 +284,8 @@ mod tests {
             ("plane --data d --gateway 0.0.0.0:1", "open-gateway = true", "--open-gateway"),
             ("plane --data d --name a_b/c", "", "--name"),
             ("plane --data d --advertise-mqtt host", "", "--advertise-mqtt"),
+            ("plane --data d --device-certificate-life 1s", "", "--device-certificate-life"),
+            ("plane --data d", "device-certificate-life = '400d'", "--device-certificate-life"),
             ("plane --data d", "htp = '127.0.0.1:1'", "htp"),
         ] {
             let error = config(line, file).expect_err(line);

@@ -5,6 +5,7 @@
 //! never a hang.
 
 mod calls;
+pub mod commands;
 mod soonest;
 
 use std::time::{Duration, Instant};
@@ -93,6 +94,14 @@ pub enum GatewayError {
     /// The device went away.
     #[error("{0} went away before it answered")]
     Gone(DeviceId),
+    /// The device cannot be asked now.
+    #[error("{device} {reason}")]
+    NotThere {
+        /// The device.
+        device: DeviceId,
+        /// Why.
+        reason: String,
+    },
     /// There is no randomness for an id.
     #[error("the system gives no random bytes")]
     Random,

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_shared::DeviceId;
+use muster_shared::checks::{self, Check};
 use muster_shared::message::{ChunkGet, Event, Hello, Reply};
+use muster_shared::reported::SignedReported;
+use muster_shared::telemetry::SignedBatch;
 use muster_shared::topic::{Leaf, Topic};
 use muster_shared::wire::{self, Message};
 use tokio::sync::mpsc;
@@ -28,6 +31,9 @@ use crate::plane::Plane;
 const RECORDS_QUEUED_MAX: usize = 256;
 /// Unsigned hints of one kind that one device may send in [`RATE_TIME`].
 const HINTS_MAX: u32 = 120;
+/// Signed reports and telemetry batches that one device may send in [`RATE_TIME`]: what an outage left behind
+/// comes as fast as it is acknowledged.
+const SIGNED_MAX: u32 = 6_000;
 /// The time that [`HINTS_MAX`] counts in.
 const RATE_TIME: Duration = Duration::from_secs(60);
 
@@ -65,6 +71,7 @@ struct Ingest {
 struct Rates {
     hello: Rate,
     event: Rate,
+    signed: Rate,
 }
 
 impl Ingest {
@@ -75,7 +82,9 @@ impl Ingest {
             BrokerEvent::Message { device, topic, payload } => {
                 // The broker's access rule lets only these through; a bug there must not become one here.
                 match topic.parse::<Topic>() {
-                    Ok(topic) if topic.device.as_str() == device => self.message(topic, payload).await,
+                    Ok(topic) if topic.device.as_str() == device || !checks::on(Check::Topics) => {
+                        self.message(topic, payload).await
+                    }
                     _ => tracing::warn!(device, topic, "dropped a message on another's topic"),
                 }
             }
@@ -95,6 +104,10 @@ impl Ingest {
 
     async fn message(&mut self, topic: Topic, payload: Bytes) {
         let Topic { device, leaf } = topic;
+        // Also of a device that was revoked a moment ago, or that comes by a broker that is not ours.
+        if !self.plane.live.is_heard(&device) {
+            return;
+        }
         self.plane.live.change(&device, |live| live.last_seen_ms = Some(now_ms()));
         match leaf {
             Leaf::Hello => self.hello(&device, &payload),
@@ -113,8 +126,16 @@ impl Ingest {
                 self.plane.gateway.device_is_gone(&device);
                 self.plane.nudges.planner.notify_one();
             }
-            Leaf::Reported => self.record(Record::Reported { device, payload }).await,
-            Leaf::Telemetry => self.record(Record::Telemetry { device, payload }).await,
+            Leaf::Reported => {
+                if self.signed_allowed(&device, &payload, SignedReported::BYTES_MAX) {
+                    self.record(Record::Reported { device, payload }).await;
+                }
+            }
+            Leaf::Telemetry => {
+                if self.signed_allowed(&device, &payload, SignedBatch::BYTES_MAX) {
+                    self.record(Record::Telemetry { device, payload }).await;
+                }
+            }
             Leaf::Event => self.event(device, &payload).await,
             Leaf::Trust | Leaf::Desired | Leaf::ChunkData | Leaf::TelemetryAck | Leaf::Call => {
                 tracing::warn!(%device, "dropped a message that only the plane sends");
@@ -134,6 +155,12 @@ impl Ingest {
             live.root_sent = 0;
         });
         self.plane.nudges.publisher.notify_one();
+    }
+
+    /// Whether one more signed document of a device may wait for the database, which all devices share.
+    fn signed_allowed(&mut self, device: &DeviceId, payload: &Bytes, bytes_max: usize) -> bool {
+        let rate = &mut self.rates.entry(device.clone()).or_default().signed;
+        payload.len() <= bytes_max && rate.allows_up_to(SIGNED_MAX, Instant::now())
     }
 
     async fn event(&mut self, device: DeviceId, payload: &[u8]) {
@@ -169,11 +196,15 @@ impl Default for Rate {
 
 impl Rate {
     fn allows(&mut self, now: Instant) -> bool {
+        self.allows_up_to(HINTS_MAX, now)
+    }
+
+    fn allows_up_to(&mut self, most: u32, now: Instant) -> bool {
         if now.duration_since(self.since) >= RATE_TIME {
             *self = Self { since: now, count: 0 };
         }
         self.count = self.count.saturating_add(1);
-        self.count <= HINTS_MAX
+        self.count <= most
     }
 }
 

@@ -73,7 +73,13 @@ use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
 use crate::routes::Routes;
+use crate::trust::barred::Judged;
 use crate::trust::ca::{self, Authority, ServerCertificate};
+use crate::trust::director::Director;
+use crate::trust::floors::Floors;
+use crate::trust::ledger::Ledger;
+use crate::trust::refusals::Refusals;
+use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
 
 /// What devices said and nobody has read yet; then the broker waits, and with it the devices.
@@ -102,7 +108,13 @@ pub struct Running {
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
     muster_tls::install_provider();
     let lock = open_data(&config.data)?;
-    let plane = Arc::new(open_plane(&config.data, stop).await?);
+    let settings = Settings {
+        device_life: config.device_certificate_life,
+        revocations: config.revocations.as_deref(),
+        restored: config.restored,
+    };
+    let plane = Arc::new(open_plane(&config.data, settings, stop).await?);
+    trust::ledger::count_change(&plane).await?;
     // Before any door opens: a code that was drawn at the last start must not work any more.
     let admin_code = http::auth::draw_admin_code(&plane, config.new_admin_code).await?;
     let admin_password = http::session::draw_admin_password(&plane, config.new_admin_password).await?;
@@ -184,17 +196,44 @@ fn open_data(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn open_plane(folder: &Path, stop: CancellationToken) -> anyhow::Result<Plane> {
+/// What opening a plane depends on beside its folder.
+struct Settings<'a> {
+    /// How long a device's certificate lives.
+    device_life: Duration,
+    /// Where the list of revoked keys lies, if not in the folder.
+    revocations: Option<&'a Path>,
+    /// Whether the operator says that the database was put back from a backup.
+    restored: bool,
+}
+
+async fn open_plane(folder: &Path, settings: Settings<'_>, stop: CancellationToken) -> anyhow::Result<Plane> {
     let db = Db::open(&folder.join("state.db")).await?;
-    let director = ca::open_director(&folder.join("director.pem"))?;
+    // Beside the database, and apart from it where the owner says so: what a backup must not bring back.
+    let path = settings.revocations.map_or_else(|| folder.join("revocations"), Path::to_owned);
+    let doing = || format!("cannot read the list of revoked keys {}", path.display());
+    let revocations = Revocations::open(&path).with_context(doing)?;
+    let ledger_path = path.with_extension("ledger");
+    let ledger =
+        Ledger::open(&ledger_path).with_context(|| format!("cannot read the ledger {}", ledger_path.display()))?;
+    trust::members::start(&db, &revocations, &ledger, settings.restored).await?;
+    let director = Arc::new(Director::open(folder)?);
     let instance = new_instance()?;
     Ok(Plane {
         telemetry: TelemetryDb::open(&folder.join("telemetry.db")).await?,
         blobs: BlobStore::open(&folder.join("blobs"))?,
         catalog: Catalog::default(),
-        authority: Arc::new(Authority::open(&folder.join("ca.pem"))?),
-        trust: Trust::open(&db, director.public()).await?,
-        live: Arc::new(Live::new(instance.clone(), db::devices::list(db.read()).await?)),
+        authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(settings.device_life)),
+        trust: Trust::open(&db, director.clone()).await?,
+        floors: Floors::open(&db).await?,
+        judged: Judged::default(),
+        live: Arc::new(Live::new(
+            instance.clone(),
+            db::devices::list(db.read()).await?,
+            db::members::standings(db.read()).await?,
+        )),
+        revocations,
+        ledger,
+        refusals: Refusals::default(),
         chunks: ChunkServer::default(),
         gateway: Gateway::default(),
         routes: Routes::default(),

@@ -32,7 +32,17 @@ fn start_logs() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
 }
 
+/// In a build for `cargo xtask attacks`: takes out the checks that its caller names.
+#[cfg(feature = "attacks")]
+fn take_out_checks() -> anyhow::Result<()> {
+    use muster_shared::checks;
+    let names = std::env::var(checks::VARIABLE).unwrap_or_default();
+    checks::take_out(&names).map_err(anyhow::Error::msg)
+}
+
 fn run(args: Args) -> anyhow::Result<()> {
+    #[cfg(feature = "attacks")]
+    take_out_checks()?;
     let stop = CancellationToken::new();
     if args.stop_with_stdin {
         stop_with_stdin(stop.clone()).context("cannot watch standard input")?;

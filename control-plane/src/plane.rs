@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use muster_shared::DeviceId;
 use muster_shared::id::InstanceId;
-use muster_shared::signing::key::SecretKey;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, Message};
 use tokio::sync::{Mutex, Notify};
@@ -24,7 +23,13 @@ use crate::http::feed::Feed;
 use crate::http::session::Tries;
 use crate::live::Live;
 use crate::routes::Routes;
+use crate::trust::barred::Judged;
 use crate::trust::ca::Authority;
+use crate::trust::director::Director;
+use crate::trust::floors::Floors;
+use crate::trust::ledger::Ledger;
+use crate::trust::refusals::Refusals;
+use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
 
 /// The plane.
@@ -40,9 +45,19 @@ pub struct Plane {
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// The key that signs desired states.
-    pub director: SecretKey,
+    pub director: Arc<Director>,
     /// The roots.
     pub trust: Trust,
+    /// The version floors.
+    pub floors: Floors,
+    /// What the signatures of bundles are worth.
+    pub judged: Judged,
+    /// The keys that never come back.
+    pub revocations: Revocations,
+    /// By what a database that went back is told.
+    pub ledger: Ledger,
+    /// Who was not let in lately.
+    pub refusals: Refusals,
     /// The devices, as they are now.
     pub live: Arc<Live>,
     /// What serves chunks.

@@ -46,6 +46,8 @@ pub struct Facts {
     pub conditions: BTreeMap<(DeploymentName, String), Held>,
     /// What devices said.
     pub devices: BTreeMap<DeviceId, LiveDevice>,
+    /// Why nothing changes because the database was put back, if so.
+    pub restored: Option<String>,
     /// What models did lately.
     pub sums: BTreeMap<DeviceId, BTreeMap<DeploymentName, Sum>>,
     /// Now.
@@ -64,6 +66,7 @@ impl Facts {
             liveness: db::documents::liveness(db).await?,
             conditions: db::plans::conditions(db).await?,
             devices: plane.live.read(Clone::clone),
+            restored: crate::trust::members::waits(db).await?,
             sums: plane.figures.sums(now_ms),
             now_ms,
         })

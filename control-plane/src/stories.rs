@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use muster_shared::Version;
 use muster_shared::api::deployment::Status;
 use muster_shared::chunk::ChunkIndex;
-use muster_shared::id::Generation;
+use muster_shared::director_time::DirectorTime;
+use muster_shared::id::{Generation, Nonce};
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::VerifiedManifest;
-use muster_shared::message::{Call, Door, DoorRequest, Held, Reply, Request as Asked, TrustUpdate};
+use muster_shared::message::{Call, Door, DoorRequest, Held, Hello, Reply, Request as Asked, TrustUpdate};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Leaf;
-use muster_shared::wire;
+use muster_shared::{Digest, Version, wire};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -24,6 +24,8 @@ use crate::db::deployments::DeploymentRecord;
 use crate::testing::device::Device;
 use crate::testing::{file, manifest, publisher, signed};
 use crate::trust::roles::tests::signed_root;
+
+mod members;
 
 fn config(folder: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -35,11 +37,16 @@ fn config(folder: &Path) -> Config {
         gateway: None,
         names: vec![],
         advertise_mqtt: None,
+        device_certificate_life: crate::trust::ca::DEVICE_LIFE,
         ready_file: None,
+        revocations: None,
+        restored: false,
         new_admin_password: false,
         new_admin_code: false,
     }
 }
+
+mod trust;
 
 /// A running plane; stopped and waited for by [`World::stop`].
 struct World {
@@ -57,10 +64,16 @@ impl World {
     }
 
     async fn restart(self) -> Self {
+        self.restart_after(|| ()).await.0
+    }
+
+    /// Does something while the plane does not run.
+    async fn restart_after<T>(self, work: impl FnOnce() -> T) -> (Self, T) {
         self.plane.plane.stop.cancel();
         self.plane.finished().await;
+        let done = work();
         let plane = start(config(self.folder.path()), CancellationToken::new()).await.expect("a plane");
-        Self { plane, folder: self.folder }
+        (Self { plane, folder: self.folder }, done)
     }
 
     async fn stop(self) {
@@ -152,7 +165,7 @@ async fn a_model_travels_to_a_device_and_answers() {
     let request = request.body(Body::from("{\"instances\": [[1]]}")).expect("a request");
     let asked = tokio::spawn(router.oneshot(request));
     let call: Call = device.hear(Leaf::Call).await;
-    let Asked::Door(DoorRequest { served, body, .. }) = call.request;
+    let Asked::Door(DoorRequest { served, body, .. }) = call.request else { panic!("a prediction") };
     assert_eq!((served.as_str(), body.as_slice()), ("digits", &b"{\"instances\": [[1]]}"[..]));
     let reply = Reply {
         id: call.id,
@@ -202,12 +215,12 @@ async fn a_device_is_told_only_what_it_does_not_hold() {
     let root = signed_root(2, 2, plane.director.public());
     plane.trust.add(&plane.db, &root).await.expect("a root");
     plane.nudges.publisher.notify_one();
-    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
+    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await, TrustUpdate::Root(root.clone()));
     let (desired, held) = device.desired(&world.plane).await;
     assert_eq!(desired.generation, Generation { epoch: 2, number: 1 });
     // The root was lost on the way: the next hello says so, and it comes again.
     device.hello(7, 1, Some(held)).await;
-    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await.root, root);
+    assert_eq!(device.hear::<TrustUpdate>(Leaf::Trust).await, TrustUpdate::Root(root.clone()));
     world.stop().await;
 }
 
@@ -300,5 +313,28 @@ async fn one_folder_has_one_plane() {
     let world = World::start().await;
     let second = start(config(world.folder.path()), CancellationToken::new()).await;
     assert!(second.is_err_and(|error| error.to_string().contains("another control plane")));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_hello_that_asks_for_the_time_is_told_it_once_by_the_director_before_the_desired_state() {
+    let world = World::start().await;
+    let mut device = Device::enrol(&world.plane, "edge-1").await;
+    let nonce = Nonce([5; 16]);
+    let hello = Hello { boot: device.boot(), nonce, root_version: 1, holds: None, wants_time: true };
+    let before = crate::now_ms();
+    device.say(Leaf::Hello, &hello).await;
+    let TrustUpdate::Time(envelope) = device.hear(Leaf::Trust).await else { panic!("a time") };
+    let director = world.plane.plane().director.public();
+    let payload = envelope.verify(payload_type::TIME, &[director], 1).expect("the director signed it");
+    let time: DirectorTime = wire::decode(payload).expect("decodes");
+    assert_eq!((time.device.as_str(), time.fleet.as_str(), time.nonce), ("edge-1", "home", nonce));
+    assert_eq!(time.fingerprint, Digest::of(device.public_spki()));
+    assert!((before..=crate::now_ms()).contains(&time.now_ms));
+    device.desired(&world.plane).await;
+    // The same hello is not told again, nor is one that does not ask.
+    device.say(Leaf::Hello, &hello).await;
+    device.hello(6, 1, None).await;
+    assert!(device.hears_nothing(Leaf::Trust).await);
     world.stop().await;
 }

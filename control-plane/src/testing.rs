@@ -18,7 +18,8 @@ use crate::trust::roles::tests::signed_root;
 /// A plane in a folder that lives as long as the handle, without a root.
 pub(crate) async fn bare_plane() -> (Arc<Plane>, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let plane = crate::open_plane(folder.path(), CancellationToken::new()).await.expect("a plane");
+    let settings = crate::Settings { device_life: crate::trust::ca::DEVICE_LIFE, revocations: None, restored: false };
+    let plane = crate::open_plane(folder.path(), settings, CancellationToken::new()).await.expect("a plane");
     (Arc::new(plane), folder)
 }
 

@@ -8,7 +8,7 @@ use crate::id::{DeploymentName, DeviceId, FleetId, Generation, ModelName, Nonce,
 use crate::limits::{DESIRED_BYTES_MAX, SLOTS_MAX};
 use crate::signing::Envelope;
 use crate::wire::{Message, WireError, decode_as};
-use crate::{Digest, v1};
+use crate::{Digest, v1, v2};
 
 /// A desired state, wire codec inside a director's envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +27,24 @@ pub struct Desired {
     pub expires_ms: UnixMs,
     /// The nonce of the `hello` it answers; needed by a device that lost its state.
     pub nonce: Option<Nonce>,
+    /// The newest root when it was signed: a device that does not have it yet takes nothing that was
+    /// signed after it.
+    pub root_version: u64,
     /// At most [`SLOTS_MAX`], each deployment once.
     pub slots: Vec<SlotSpec>,
 }
 
 impl Message for Desired {
     const NAME: &'static str = "desired state";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = DESIRED_BYTES_MAX;
 
     fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
-        (version == 1).then(|| decode_as::<v1::Desired, _>(body))
+        match version {
+            1 => Some(decode_as::<v1::Desired, _>(body)),
+            2 => Some(decode_as::<v2::Desired, _>(body)),
+            _ => None,
+        }
     }
 }
 
@@ -69,6 +76,10 @@ pub struct SlotSpec {
     /// both. The gateway sends nothing there meanwhile.
     #[serde(default)]
     pub swap_in_place: bool,
+    /// The model's version floor as the director knows it: a device that does not hold the publisher's
+    /// word for it yet waits for it before anything new runs here.
+    #[serde(default)]
+    pub floor: Option<Version>,
 }
 
 /// Bytes by digest and length: a manifest in its envelope, a chunk index.
@@ -124,8 +135,10 @@ pub fn compare(held: (Generation, Digest), offered: (Generation, Digest)) -> Off
 impl Desired {
     /// Whether its slots keep the bounds: not too many, each deployment and each served name once.
     pub fn slots_are_sound(&self) -> bool {
-        let mut names = std::collections::BTreeSet::new();
-        self.slots.len() <= SLOTS_MAX && self.slots.iter().all(|slot| names.insert(slot.served_name()))
+        let (mut names, mut deployments) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let once =
+            |slot: &SlotSpec| names.insert(slot.served_name().clone()) && deployments.insert(slot.deployment.clone());
+        self.slots.len() <= SLOTS_MAX && self.slots.iter().all(once)
     }
 }
 
@@ -151,6 +164,7 @@ impl SlotSpec {
             probation_ms: _,
             attempt: _,
             swap_in_place: _,
+            floor: _,
         } = other;
         (&self.deployment, &self.model, &self.version, &self.variant) == (deployment, model, version, variant)
             && (&self.manifest, &self.envelope, &self.resources) == (manifest, envelope, resources)
@@ -189,6 +203,7 @@ mod tests {
             probation_ms: 60_000,
             attempt: 0,
             swap_in_place: false,
+            floor: None,
         };
         let check = |same: bool, change: fn(&mut SlotSpec)| {
             let mut other = spec.clone();
@@ -200,6 +215,7 @@ mod tests {
         check(true, |spec| spec.probation_ms = 1);
         check(true, |spec| spec.attempt = 1);
         check(true, |spec| spec.swap_in_place = true);
+        check(true, |spec| spec.floor = Version::new(2));
         check(false, |spec| spec.manifest = Digest::of("another"));
         check(false, |spec| spec.envelope.sha256 = Digest::of("signed again"));
         check(false, |spec| spec.variant = "int8".parse().unwrap());

@@ -61,6 +61,13 @@ impl fmt::Debug for Digest {
 #[error("a SHA-256 digest is 64 lower-case hex digits")]
 pub struct NotADigest;
 
+impl Digest {
+    /// Reads a digest as a person types it: also in groups, as `muster keys show` prints it to be compared.
+    pub fn typed(text: &str) -> Result<Self, NotADigest> {
+        text.chars().filter(|letter| !letter.is_whitespace()).collect::<String>().parse()
+    }
+}
+
 impl FromStr for Digest {
     type Err = NotADigest;
 
@@ -93,6 +100,19 @@ impl<'de> Deserialize<'de> for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_may_type_a_digest_in_groups() {
+        let digest = Digest::of("root");
+        let groups = digest
+            .to_string()
+            .as_bytes()
+            .chunks(4)
+            .map(|group| String::from_utf8_lossy(group).into_owned())
+            .collect::<Vec<_>>();
+        assert_eq!(Digest::typed(&format!(" {}\n", groups.join(" "))), Ok(digest));
+        assert!(Digest::typed("55b8 5acd").is_err());
+    }
 
     #[test]
     fn the_digest_of_abc_is_the_one_fips_180_gives() {

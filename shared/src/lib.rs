@@ -1,9 +1,9 @@
 //! The words both sides of Muster speak. Pure: no socket, file, clock or random number.
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
-//! ([`signing`], [`root`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
-//! tells ([`desired`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
-//! [`wire`], with what it was in [`v1`]); and what people and scripts use ([`claim`], [`api`]).
+//! ([`signing`], [`root`], [`floor`], and by which [`checks`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
+//! tells ([`desired`], [`director_time`], [`command`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
+//! [`wire`], with what it was in [`v1`] and [`v2`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
 
@@ -11,6 +11,8 @@ pub mod digest;
 pub mod id;
 pub mod quantity;
 
+pub mod checks;
+pub mod floor;
 pub mod root;
 pub mod signing;
 
@@ -18,7 +20,9 @@ pub mod chunk;
 pub mod golden;
 pub mod manifest;
 
+pub mod command;
 pub mod desired;
+pub mod director_time;
 pub mod door;
 pub mod figures;
 pub mod message;
@@ -28,6 +32,7 @@ pub mod telemetry;
 
 pub mod topic;
 pub mod v1;
+pub mod v2;
 pub mod wire;
 
 pub mod api;

@@ -33,6 +33,15 @@ pub const SIGNATURES_MAX: usize = 16;
 /// Keys that one role of the root may name.
 pub const ROLE_KEYS_MAX: usize = 64;
 
+/// A root, or a floor with a manifest, on the wire; below [`MQTT_PACKET_BYTES_MAX`].
+pub const TRUST_BYTES_MAX: usize = 896 * 1024;
+/// A version floor in its envelope, as JSON.
+pub const FLOOR_BYTES_MAX: usize = 8 * 1024;
+/// Models whose floors, and whose highest seen versions, a device remembers; a newcomer gives way.
+pub const FLOORS_MAX: usize = 256;
+/// A command to a device.
+pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
+
 /// A signed desired state on the wire.
 pub const DESIRED_BYTES_MAX: usize = 64 * 1024;
 /// Slots of one device.
@@ -56,6 +65,8 @@ pub const LABEL_BYTES_MAX: usize = 63;
 pub const LABELS_MAX: usize = 64;
 /// A reason, a fact, an error text that travels.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Notes of one report; the rest gives way.
+pub const NOTES_MAX: usize = 16;
 /// Refusals that a device remembers and reports; the oldest give way.
 pub const REFUSALS_MAX: usize = 64;
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 use crate::id::{BootId, DeploymentName, DeviceId, Generation, InstanceId, Nonce, UnixMs, Version};
-use crate::limits::{CALL_BYTES_MAX, FRAME_BYTES_MAX, ROOT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{CALL_BYTES_MAX, FRAME_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, TRUST_BYTES_MAX, WINDOW_FRAMES_MAX};
 use crate::signing::Envelope;
 use crate::v1;
 use crate::wire::{Message, WireError, decode_as};
@@ -20,6 +20,9 @@ pub struct Hello {
     pub root_version: u64,
     /// The desired state it holds; none after a loss of state.
     pub holds: Option<Held>,
+    /// Whether no director has told this run of the agent the time yet: the plane answers with a
+    /// [`TrustUpdate::Time`].
+    pub wants_time: bool,
 }
 
 /// A desired state by number and content.
@@ -33,19 +36,39 @@ pub struct Held {
 
 impl Message for Hello {
     const NAME: &'static str = "hello";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = SMALL_MESSAGE_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Hello, _>(body))
+    }
 }
 
-/// The next root document.
+/// Something to believe in, each with its own signatures: nothing here counts because of who brought it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustUpdate {
-    /// A root in its envelope.
-    pub root: Envelope,
+pub enum TrustUpdate {
+    /// The next root document.
+    Root(Envelope),
+    /// A model's version floor ([`crate::floor::Floor`]).
+    Floor {
+        /// The floor.
+        floor: Envelope,
+        /// A manifest of that model, of the floor's version or a later one: a floor counts only up to
+        /// the highest version that a device has seen signed.
+        manifest: Option<Envelope>,
+    },
+    /// The time, by a director ([`crate::director_time::DirectorTime`]).
+    Time(Envelope),
 }
 
 impl Message for TrustUpdate {
     const NAME: &'static str = "trust update";
-    const BYTES_MAX: usize = ROOT_BYTES_MAX;
+    const VERSION: u8 = 2;
+    const BYTES_MAX: usize = TRUST_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::TrustUpdate, _>(body))
+    }
 }
 
 /// Asks for frames of one blob: a file, a manifest in its envelope, or a chunk index.
@@ -133,6 +156,14 @@ pub enum EventKind {
     WorkerCrashed,
     /// The agent started.
     Started,
+    /// A root, a floor or a command was not believed.
+    TrustRefused,
+    /// A root was followed, or a floor was raised.
+    TrustChanged,
+    /// A version that served is stopped: its publisher's key is compromised, or it is below its floor.
+    Distrusted,
+    /// The device's clock cannot be right, or is trusted again.
+    Clock,
 }
 
 impl Message for Event {
@@ -158,6 +189,8 @@ pub struct Call {
 pub enum Request {
     /// A request to one of the device's doors.
     Door(DoorRequest),
+    /// Anything else: a [`crate::command::Command`], signed by a director.
+    Command(Envelope),
 }
 
 /// An HTTP request for a model, without what HTTP adds on its way.

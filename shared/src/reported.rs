@@ -7,7 +7,7 @@ use crate::id::{BootId, DeploymentName, DeviceId, Generation, Labels, ModelName,
 use crate::limits::REPORTED_BYTES_MAX;
 use crate::signing::Envelope;
 use crate::wire::{Message, WireError, decode_as};
-use crate::{Digest, v1};
+use crate::{Digest, v1, v2};
 
 /// A reported state, wire codec inside the device's envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,15 +32,35 @@ pub struct Reported {
     pub slots: Vec<SlotReport>,
     /// Bundles that it will not try again.
     pub refusals: Vec<Refusal>,
+    /// Version floors that it holds a publisher's word for.
+    pub floors: Vec<ModelFloor>,
+    /// What else a person should know: a publisher that the root names no more, a clock that is not
+    /// trusted, what the owner's limits keep out. At most [`crate::limits::NOTES_MAX`].
+    pub notes: Vec<String>,
+}
+
+/// The lowest version of a model that may run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ModelFloor {
+    /// The model.
+    pub model: ModelName,
+    /// Its floor.
+    pub version: Version,
 }
 
 impl Message for Reported {
     const NAME: &'static str = "reported state";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
 
     fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
-        (version == 1).then(|| decode_as::<v1::Reported, _>(body))
+        match version {
+            1 => Some(decode_as::<v1::Reported, _>(body)),
+            2 => Some(decode_as::<v2::Reported, _>(body)),
+            _ => None,
+        }
     }
 }
 

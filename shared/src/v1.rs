@@ -10,6 +10,7 @@ use crate::id::{
 };
 use crate::message::{self, Door, DoorRequest};
 use crate::reported::{self, BundleRef, DesiredRefused, Facts, RefusalKind, SlotReport};
+use crate::signing::Envelope;
 
 /// A [`desired::Desired`] of version 1.
 #[derive(Debug, Deserialize)]
@@ -34,6 +35,7 @@ impl From<Desired> for desired::Desired {
             issued_ms: old.issued_ms,
             expires_ms: old.expires_ms,
             nonce: old.nonce,
+            root_version: 0,
             slots: old.slots.into_iter().map(Into::into).collect(),
         }
     }
@@ -67,6 +69,7 @@ impl From<SlotSpec> for desired::SlotSpec {
             probation_ms: old.probation_ms,
             attempt: 0,
             swap_in_place: false,
+            floor: None,
         }
     }
 }
@@ -99,6 +102,8 @@ impl From<Reported> for reported::Reported {
             facts: old.facts,
             slots: old.slots,
             refusals: old.refusals.into_iter().map(Into::into).collect(),
+            floors: vec![],
+            notes: vec![],
         }
     }
 }
@@ -178,5 +183,33 @@ pub struct Reply {
 impl From<Reply> for message::Reply {
     fn from(old: Reply) -> Self {
         Self { id: old.id, status: old.status, version: old.version, json_bytes: None, body: old.body }
+    }
+}
+
+/// A [`message::Hello`] of version 1.
+#[derive(Debug, Deserialize)]
+pub struct Hello {
+    boot: BootId,
+    nonce: Nonce,
+    root_version: u64,
+    holds: Option<message::Held>,
+}
+
+impl From<Hello> for message::Hello {
+    fn from(old: Hello) -> Self {
+        let Hello { boot, nonce, root_version, holds } = old;
+        Self { boot, nonce, root_version, holds, wants_time: false }
+    }
+}
+
+/// A [`message::TrustUpdate`] of version 1: roots only.
+#[derive(Debug, Deserialize)]
+pub struct TrustUpdate {
+    root: Envelope,
+}
+
+impl From<TrustUpdate> for message::TrustUpdate {
+    fn from(old: TrustUpdate) -> Self {
+        Self::Root(old.root)
     }
 }

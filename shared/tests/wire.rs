@@ -6,13 +6,16 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
+use muster_shared::command::{Command, Order};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
 use muster_shared::message::{
     Call, ChunkData, ChunkGet, Door, DoorRequest, Event, EventKind, Held, Hello, Renewal, Reply, Request, TrustUpdate,
 };
 use muster_shared::reported::{
-    BundleRef, DesiredRefused, Facts, Measured, Phase, Refusal, RefusalKind, Reported, SignedReported, SlotReport,
+    BundleRef, DesiredRefused, Facts, Measured, ModelFloor, Phase, Refusal, RefusalKind, Reported, SignedReported,
+    SlotReport,
 };
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
@@ -26,7 +29,12 @@ use proptest::prelude::*;
 macro_rules! each_message {
     ($check:ident) => {
         $check!("hello", hello(Some(Generation { epoch: 1, number: 7 })));
-        $check!("trust", TrustUpdate { root: envelope(b"root") });
+        $check!("trust", TrustUpdate::Root(envelope(b"root")));
+        $check!("trust-floor", floor());
+        $check!("trust-time", TrustUpdate::Time(envelope(b"time")));
+        $check!("time", director_time());
+        $check!("command", command());
+        $check!("call-command", Call { request: Request::Command(envelope(b"command")), ..call() });
         $check!("desired", desired(3));
         $check!("desired-signed", SignedDesired(envelope(b"desired")));
         $check!("reported", reported());
@@ -48,9 +56,35 @@ fn envelope(payload: &[u8]) -> Envelope {
     Envelope::sign(payload_type::DESIRED, payload.to_vec(), &[&SecretKey::from_seed([1; 32])])
 }
 
+fn floor() -> TrustUpdate {
+    TrustUpdate::Floor { floor: envelope(b"floor"), manifest: Some(envelope(b"manifest")) }
+}
+
+fn director_time() -> DirectorTime {
+    DirectorTime {
+        fleet: "home".parse().unwrap(),
+        device: "edge-1".parse().unwrap(),
+        fingerprint: Digest::of("key"),
+        nonce: Nonce([2; 16]),
+        now_ms: 1_700_000_000_000,
+    }
+}
+
+fn command() -> Command {
+    Command {
+        fleet: "home".parse().unwrap(),
+        device: "edge-1".parse().unwrap(),
+        fingerprint: Digest::of("key"),
+        id: Nonce([5; 16]),
+        nonce: Nonce([2; 16]),
+        issued_ms: 1_700_000_000_000,
+        order: Order::Diagnose,
+    }
+}
+
 fn hello(holds: Option<Generation>) -> Hello {
     let holds = holds.map(|generation| Held { generation, digest: Digest::of("held") });
-    Hello { boot: BootId([1; 16]), nonce: Nonce([2; 16]), root_version: 1, holds }
+    Hello { boot: BootId([1; 16]), nonce: Nonce([2; 16]), root_version: 1, holds, wants_time: true }
 }
 
 fn bundle() -> BundleRef {
@@ -70,6 +104,7 @@ fn desired(slots: usize) -> Desired {
         probation_ms: 60_000,
         attempt: 1,
         swap_in_place: at == 2,
+        floor: Version::new(at as u64),
     };
     Desired {
         fleet: "home".parse().unwrap(),
@@ -79,6 +114,7 @@ fn desired(slots: usize) -> Desired {
         issued_ms: 1_700_000_000_000,
         expires_ms: 1_700_086_400_000,
         nonce: Some(Nonce([2; 16])),
+        root_version: 4,
         slots: (0..slots).map(slot).collect(),
     }
 }
@@ -126,6 +162,8 @@ fn reported() -> Reported {
             reason: "output 0 differs".into(),
             at_ms: 1_700_000_000_000,
         }],
+        floors: vec![ModelFloor { model: "digits".parse().unwrap(), version: Version::new(2).unwrap() }],
+        notes: vec!["the clock is not trusted yet".into()],
     }
 }
 
@@ -187,7 +225,7 @@ fn call() -> Call {
 /// What version 1 could say of [`call`].
 fn call_of_version_1() -> Call {
     let mut call = call();
-    let Request::Door(door) = &mut call.request;
+    let Request::Door(door) = &mut call.request else { panic!("a door") };
     door.door = Door::TfServing;
     door.rest = "/versions/2:predict".to_owned();
     (door.json_bytes, door.body) = (None, b"{}".to_vec());
@@ -220,18 +258,30 @@ fn every_encoding_decodes_to_itself() {
     each_message!(check);
 }
 
+/// What version 2 could say of [`desired`].
+fn desired_of_version_2() -> Desired {
+    let mut desired = Desired { root_version: 0, ..desired(3) };
+    desired.slots.iter_mut().for_each(|slot| slot.floor = None);
+    desired
+}
+
 /// What version 1 could say of [`desired`].
 fn desired_of_version_1() -> Desired {
-    let mut desired = desired(3);
+    let mut desired = desired_of_version_2();
     for slot in &mut desired.slots {
         (slot.attempt, slot.swap_in_place) = (0, false);
     }
     desired
 }
 
+/// What version 2 could say of [`reported`].
+fn reported_of_version_2() -> Reported {
+    Reported { floors: vec![], notes: vec![], ..reported() }
+}
+
 /// What version 1 could say of [`reported`].
 fn reported_of_version_1() -> Reported {
-    let mut reported = reported();
+    let mut reported = reported_of_version_2();
     for refusal in &mut reported.refusals {
         (refusal.attempt, refusal.memory_bytes) = (0, 0);
     }
@@ -280,6 +330,10 @@ fn the_bytes_of_every_version_are_read_for_ever() {
     each_message!(check);
     was_written_as(1, "desired", desired_of_version_1());
     was_written_as(1, "reported", reported_of_version_1());
+    was_written_as(1, "hello", Hello { wants_time: false, ..hello(Some(Generation { epoch: 1, number: 7 })) });
+    was_written_as(2, "desired", desired_of_version_2());
+    was_written_as(2, "reported", reported_of_version_2());
+    was_written_as(1, "trust", TrustUpdate::Root(envelope(b"root")));
     was_written_as(1, "call", call_of_version_1());
     was_written_as(1, "reply", reply(None));
 }
@@ -293,7 +347,8 @@ fn no_golden_file_is_forgotten() {
         };
     }
     each_message!(check);
-    known.extend(["desired", "reported", "call", "reply"].map(|name| golden(1, name)));
+    known.extend(["hello", "desired", "reported", "trust", "call", "reply"].map(|name| golden(1, name)));
+    known.extend(["desired", "reported"].map(|name| golden(2, name)));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let found: std::collections::BTreeSet<_> = files(&folder).flat_map(|version| files(&version)).collect();
@@ -319,7 +374,7 @@ fn a_program_that_knows_only_version_1_says_so() {
     assert_eq!(error, WireError::UnknownVersion { name: "desired state", found: 2, known: 1 });
     assert_eq!(error.to_string(), "desired state: version 2; this program reads versions up to 1");
     // Version 0 was never written, also where older versions are read.
-    assert!(matches!(decode::<Desired>(&[0, 1]), Err(WireError::UnknownVersion { found: 0, known: 2, .. })));
+    assert!(matches!(decode::<Desired>(&[0, 1]), Err(WireError::UnknownVersion { found: 0, known: 3, .. })));
 }
 
 #[test]
@@ -329,6 +384,7 @@ fn a_full_desired_state_fits_its_limit() {
         slot.deployment = format!("{at:a>63}").parse().unwrap();
         slot.served_as = Some(format!("{at:b>63}").parse().unwrap());
         slot.model = "m".repeat(63).parse().unwrap();
+        slot.floor = Version::new(u64::MAX);
     }
     let payload = encode(&full).expect("the payload fits");
     encode(&SignedDesired(envelope(&payload))).expect("the envelope fits");
@@ -343,7 +399,7 @@ fn too_many_bytes_are_refused_unparsed() {
 
 proptest! {
     #[test]
-    fn every_decode_of_arbitrary_bytes_returns(mut bytes in prop::collection::vec(any::<u8>(), 0..600), known in prop::option::of(1u8..=2)) {
+    fn every_decode_of_arbitrary_bytes_returns(mut bytes in prop::collection::vec(any::<u8>(), 0..600), known in prop::option::of(1u8..=3)) {
         if let (Some(version), Some(first)) = (known, bytes.first_mut()) {
             *first = version;
         }

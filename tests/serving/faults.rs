@@ -114,6 +114,23 @@ fn a_model_that_allocates_without_end_is_stopped_at_its_limit() -> Result<()> {
     Ok(())
 }
 
+/// The allocator once kept pieces of earlier runs, until a model of large tensors broke its limit.
+#[test]
+fn what_a_run_takes_for_a_moment_comes_back() -> Result<()> {
+    const ROW_BYTES: usize = 256 << 10;
+    let flags = ["--memory", "64Mi", "--model", "hungry={}/hungry.onnx"];
+    let server = Server::start(&programs()?, &flags, |folder| {
+        Ok(std::fs::write(folder.join("hungry.onnx"), hungry(ROW_BYTES))?)
+    })?;
+    let mut client = Client::new(server.door());
+    let rows = json!({ "instances": vec![row(1); 8] }).to_string();
+    for number in 0..100 {
+        let answer = client.post("/v1/models/hungry:predict", rows.as_bytes())?;
+        assert_eq!(answer.status, 200, "request {number}: {}", answer.json());
+    }
+    Ok(())
+}
+
 #[test]
 fn a_model_that_never_returns_is_stopped_at_its_deadline() -> Result<()> {
     const SIZE: usize = 256;

@@ -13,14 +13,16 @@ use muster_control_plane::broker::{Access, BrokerEvent, EmbeddedBroker, QoS};
 use muster_control_plane::trust::ca::{self, Authority, ServerCertificate};
 use muster_shared::chunk::{ChunkIndex, frame_range};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::id::Generation;
-use muster_shared::limits::CHUNK_BYTES;
-use muster_shared::message::{ChunkData, ChunkGet, Hello};
+use muster_shared::limits::{CHUNK_BYTES, FRAME_BYTES_MAX, FRAMES_PER_CHUNK};
+use muster_shared::message::{Call, ChunkData, ChunkGet, Door, DoorRequest, Event, Hello, Reply, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::topic::{Leaf, Topic};
-use muster_shared::{DeviceId, Digest, wire};
+use muster_shared::wire::{self, Message};
+use muster_shared::{DeviceId, Digest, Nonce};
 use muster_world::until;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,10 @@ pub struct HostilePlane {
 struct Heard {
     hello: Option<Hello>,
     reported: Option<Reported>,
+    events: Vec<Event>,
+    replies: Vec<Reply>,
+    /// Blobs of which every frame is there and is full of zeros, however many are asked for.
+    endless: Vec<Digest>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     /// Chunks of which one byte is changed the first time they are asked for.
     damage_once: Vec<(Digest, u32)>,
@@ -110,6 +116,7 @@ impl HostilePlane {
             issued_ms: muster_control_plane::now_ms(),
             expires_ms: muster_control_plane::now_ms() + 3_600_000,
             nonce: Some(hello.nonce),
+            root_version: hello.root_version,
             slots,
         })
     }
@@ -124,6 +131,95 @@ impl HostilePlane {
         let topic = Leaf::Desired.of(&self.device).to_string();
         let bytes = Bytes::from(wire::encode(&SignedDesired(desired))?);
         Ok(self.runtime.block_on(self.broker.publish(&topic, bytes, QoS::AtLeastOnce))?)
+    }
+
+    /// Where its broker is.
+    pub fn address(&self) -> SocketAddr {
+        self.broker.local_addr()
+    }
+
+    /// Sends anything on a topic that the agent reads.
+    pub fn publish(&self, leaf: Leaf, message: &impl Message) -> anyhow::Result<()> {
+        self.publish_bytes(leaf, wire::encode(message)?)
+    }
+
+    /// The same of any bytes.
+    pub fn publish_bytes(&self, leaf: Leaf, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let topic = leaf.of(&self.device).to_string();
+        Ok(self.runtime.block_on(self.broker.publish(&topic, Bytes::from(bytes), QoS::AtLeastOnce))?)
+    }
+
+    /// The stolen director's key.
+    pub fn director(&self) -> &SecretKey {
+        &self.director
+    }
+
+    /// What the agent last reported, if anything.
+    pub fn reported(&self) -> Option<Reported> {
+        lock(&self.heard).reported.clone()
+    }
+
+    /// What the agent said that happened, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        lock(&self.heard).events.clone()
+    }
+
+    /// What it answered to calls, oldest first.
+    pub fn replies(&self) -> Vec<Reply> {
+        lock(&self.heard).replies.clone()
+    }
+
+    /// Serves full frames of zeros of this blob, whatever its length.
+    pub fn serve_endlessly(&self, blob: Digest) {
+        lock(&self.heard).endless.push(blob);
+    }
+
+    /// Serves these bytes as a blob that they are not.
+    pub fn serve_as(&self, blob: Digest, bytes: Vec<u8>) {
+        lock(&self.heard).blobs.insert(blob, bytes);
+    }
+
+    /// Tells the agent the time in answer to its hellos, until it believes it.
+    pub fn tell_time(&self, now_ms: u64) -> anyhow::Result<()> {
+        until("the agent to believe the time", DEADLINE, || {
+            let hello = self.hello()?;
+            if !hello.wants_time {
+                return Ok(Some(()));
+            }
+            let time = DirectorTime {
+                fleet: "demo".parse()?,
+                device: self.device.clone(),
+                fingerprint: self.fingerprint,
+                nonce: hello.nonce,
+                now_ms,
+            };
+            let envelope = Envelope::sign(payload_type::TIME, wire::encode(&time)?, &[&self.director]);
+            self.publish(Leaf::Trust, &TrustUpdate::Time(envelope))?;
+            Ok(None)
+        })
+    }
+
+    /// Calls the device's door with a question about a model, and does not wait for the reply.
+    pub fn call(&self, id: Nonce, served: &str) -> anyhow::Result<()> {
+        let call = Call {
+            id,
+            reply_to: "cp-stolen".parse()?,
+            deadline_ms: 10_000,
+            request: Request::Door(DoorRequest {
+                door: Door::TfServing,
+                post: false,
+                served: served.parse()?,
+                rest: String::new(),
+                json_bytes: None,
+                body: vec![],
+            }),
+        };
+        self.publish(Leaf::Call, &call)
+    }
+
+    /// The status of the reply to a call, once it has come.
+    pub fn reply(&self, id: Nonce) -> Option<u16> {
+        self.replies().into_iter().find(|reply| reply.id == id).map(|reply| reply.status)
     }
 
     /// From now on these blobs are served to whoever asks.
@@ -170,6 +266,8 @@ async fn listen(mut events: mpsc::Receiver<BrokerEvent>, broker: Arc<EmbeddedBro
                 let reported = wire::decode::<SignedReported>(&payload).ok();
                 lock(&heard).reported = reported.and_then(|signed| wire::decode(&signed.0.payload).ok());
             }
+            Leaf::Reply(_) => lock(&heard).replies.extend(wire::decode::<Reply>(&payload)),
+            Leaf::Event => lock(&heard).events.extend(wire::decode::<Event>(&payload)),
             Leaf::ChunkGet => {
                 let Ok(get) = wire::decode::<ChunkGet>(&payload) else { continue };
                 let answers = answers(&mut lock(&heard), get);
@@ -185,6 +283,14 @@ async fn listen(mut events: mpsc::Receiver<BrokerEvent>, broker: Arc<EmbeddedBro
 }
 
 fn answers(heard: &mut Heard, get: ChunkGet) -> Vec<ChunkData> {
+    if heard.endless.contains(&get.blob) {
+        let first = get.wanted().filter(|number| number.is_multiple_of(FRAMES_PER_CHUNK as u32));
+        for number in first {
+            *heard.asked.entry((get.blob, number / FRAMES_PER_CHUNK as u32)).or_default() += 1;
+        }
+        let frame = |number| ChunkData::Frame { blob: get.blob, number, bytes: vec![0; FRAME_BYTES_MAX] };
+        return get.wanted().map(frame).collect();
+    }
     let Some(blob) = heard.blobs.get(&get.blob).cloned() else {
         return vec![ChunkData::Unavailable { blob: get.blob }];
     };
@@ -246,5 +352,6 @@ pub fn slot(model: &str, version: u64, envelope: &Envelope) -> anyhow::Result<Sl
         probation_ms: 500,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     })
 }

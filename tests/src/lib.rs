@@ -3,13 +3,14 @@
 
 pub mod hostile;
 pub mod hungry;
+pub mod impostor;
 pub mod load;
 pub mod local_broker;
 pub mod models;
 pub mod mutate;
 pub mod serving;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use muster_world::onnx;
 use muster_world::{Bundle, Programs, World};
@@ -56,4 +57,17 @@ pub fn programs() -> anyhow::Result<Programs> {
 /// A large number as `cargo xtask test` has it, a tenth, or whole as `cargo xtask test --long` has it.
 pub fn tenth_or_whole(whole: usize) -> usize {
     if std::env::var_os("MUSTER_LONG").is_some() { whole } else { whole / 10 }
+}
+
+/// Copies the plane's state, as a backup would while it does not run.
+pub fn copy_state(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        let (from, to) = (from.join(name), to.join(name));
+        match from.exists() {
+            true => drop(std::fs::copy(from, to)?),
+            false => drop(std::fs::remove_file(to)),
+        }
+    }
+    Ok(())
 }

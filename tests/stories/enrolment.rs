@@ -58,3 +58,45 @@ fn a_wrong_claim_or_a_foreign_plane_is_refused_with_the_reason() -> Result<()> {
     assert!(error.contains("muster claim new"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_device_that_was_given_no_root_and_no_ca_does_not_enrol() -> Result<()> {
+    let world = world(&[])?;
+    let digest = "00".repeat(32);
+    let enrol = |more: &[&str]| -> Result<String> {
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--url", &world.plane().http, "--data"]).arg(world.folder().join("edge-1")).args(more);
+        let done = enrol.output()?;
+        assert!(!done.status.success(), "{more:?} was enrolled");
+        Ok(String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    assert!(enrol(&[])?.contains("--root-digest"));
+    assert!(enrol(&["--ca-digest", &digest])?.contains("--root-digest"));
+    assert!(enrol(&["--root-digest", &digest])?.contains("--ca-digest"));
+    let error = enrol(&["--root-digest", &digest, "--ca-digest", &digest])?;
+    assert!(error.contains("does not show the CA"), "{error}");
+    // The right CA, and no claim: the key is not on the factory list.
+    let error = enrol(&["--root-digest", &digest, "--ca-digest", &world.plane().ca_fingerprint, "--no-wait"])?;
+    assert!(error.contains("factory list"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_device_sets_no_label_that_its_claim_does_not_allow() -> Result<()> {
+    let world = world(&[])?;
+    let claim = world.muster(&["claim", "new", "--site", "north", "--may-label", "rack", "--uses", "2"])?;
+    let enrol = |device: &str, label: &str| {
+        let mut enrol = Command::new(&world.programs().agent);
+        enrol.args(["enrol", "--name", device, "--label", label, "--url", &world.plane().http]);
+        enrol.args(["--claim", claim.trim(), "--data"]).arg(world.folder().join(device)).output()
+    };
+    let refused = enrol("edge-1", "gpu=1")?;
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("label gpu") && error.contains("--may-label"), "{error}");
+    assert!(enrol("edge-1", "rack=7")?.status.success());
+    world.muster(&["revoke", "edge-1", "--reason", "stolen"])?;
+    assert!(world.muster(&["get", "devices"])?.contains("revoked"));
+    world.muster(&["delete", "device", "edge-1"])?;
+    assert!(enrol("edge-2", "rack=7")?.status.success());
+    Ok(())
+}

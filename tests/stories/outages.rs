@@ -1,12 +1,11 @@
 //! Trouble of our own: a broker and a plane that lose their memory, a database from a backup, telemetry
 //! over an outage. Nothing of it is taken for the loss of a device, and nothing goes backwards.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use muster_tests::world;
+use muster_tests::{copy_state, world};
 use muster_world::{Bundle, World, fixtures, post};
 use serde_json::{Value, json};
 
@@ -31,19 +30,6 @@ fn a_broker_that_forgot_everything_is_told_again_and_nothing_moves() -> Result<(
     assert!(after.is_superset(&before), "{before:?} {after:?}");
     assert_eq!(world.events("replicaMoved")?, Vec::<Value>::new());
     assert_eq!(world.events("deviceLost")?, Vec::<Value>::new());
-    Ok(())
-}
-
-/// Copies the plane's state, as a backup would while it does not run.
-fn copy_state(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for name in ["state.db", "state.db-wal", "state.db-shm"] {
-        let (from, to) = (from.join(name), to.join(name));
-        match from.exists() {
-            true => drop(std::fs::copy(from, to)?),
-            false => drop(std::fs::remove_file(to)),
-        }
-    }
     Ok(())
 }
 
@@ -73,8 +59,10 @@ fn a_database_from_an_older_copy_takes_no_device_back() -> Result<()> {
         let explained = world.json(&["explain", "digits"])?.to_string();
         Ok(explained.contains("this database is older than what the device holds").then_some(()))
     })?;
-    // The version that the copy does not know is pushed again: everything is as it was.
+    // The version that the copy does not know is pushed again, and the plan approved: everything is as it was.
     world.muster(&["push", &version_2.to_string_lossy()])?;
+    assert!(world.muster(&["plan"])?.contains("put back"));
+    world.muster(&["plan", "approve"])?;
     world.until_whole("digits", 3)?;
     for (device, before) in DEVICES.iter().zip(before) {
         world.until_serves(device, "digits", 2)?;

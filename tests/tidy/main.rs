@@ -90,6 +90,28 @@ fn core_crates_ask_the_world_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Checks can be taken out of a build with the feature `attacks`: nothing but `cargo xtask attacks` asks for it.
+#[test]
+fn no_default_build_lets_checks_be_taken_out() -> Result<()> {
+    for path in files("Cargo.toml")? {
+        let manifest: toml::Table = read(&path)?.parse()?;
+        for (section, content) in &manifest {
+            // A feature of the same name may pass it on; nothing else may name it.
+            let lines = match (section.as_str(), content) {
+                ("features", toml::Value::Table(features)) => {
+                    let others = features.iter().filter(|(name, _)| *name != "attacks");
+                    others.map(|(_, value)| value.to_string()).collect()
+                }
+                ("package" | "test", _) => String::new(),
+                (_, content) => content.to_string(),
+            };
+            let asks = lines.contains("\"attacks\"") || lines.contains("/attacks\"");
+            assert!(!asks, "{}: [{section}] asks for the feature `attacks`", path.display());
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn links_in_documents_lead_somewhere() -> Result<()> {
     for path in files(".md")? {

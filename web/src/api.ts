@@ -206,6 +206,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/claims/{id}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The claim counts no more; devices that it enrolled stay. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/deployments": {
         parameters: {
             query?: never;
@@ -782,6 +825,94 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        /** Forgets a revoked device: its name is free, its key stays revoked. */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets a device in that waits, takes one back that is held, lets a cloned one go on. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceView"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -864,6 +995,68 @@ export interface paths {
                 };
             };
         };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/diagnosis": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a device believes and why it does what it does, in its own words: asked of it by a signed command. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description JSON of the device's own making */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": Record<string, never>;
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                502: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1011,6 +1204,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/devices/{id}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The device's key is revoked: it is cut off at once, and never comes back. It is shown until it is
+         *     deleted; one that was held is forgotten at once.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["Revoke"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceView"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/devices/{id}/uncordon": {
         parameters: {
             query?: never;
@@ -1065,7 +1310,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Enrols a device with a claim; the same key with the same claim gets its certificate again. */
+        /**
+         * Enrols a device with a claim, or by its place on the factory list; the same key gets its certificate
+         *     again. Status 202: an operator has yet to let it in.
+         */
         post: {
             parameters: {
                 query?: never;
@@ -1087,6 +1335,14 @@ export interface paths {
                         "application/json": components["schemas"]["Enrolled"];
                     };
                 };
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["EnrolWaiting"];
+                    };
+                };
                 403: {
                     headers: {
                         [name: string]: unknown;
@@ -1096,6 +1352,14 @@ export interface paths {
                     };
                 };
                 409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -1143,6 +1407,121 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/factory": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The factory list, the oldest entries first. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FactoryView"][];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Puts keys on the factory list: their devices enrol without a claim, each once. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FactoryKey"][];
+                };
+            };
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/factory/{fingerprint}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Takes a key off the factory list; a device that enrolled with it stays. */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    fingerprint: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         patch?: never;
@@ -1394,8 +1773,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Devices that are silent are taken for lost, and those that hold more than this database remembers
-         *     go back to it: whatever was held back goes on.
+         * Where the database was put back, the planner goes on with it. Else devices that are silent are taken for
+         *     lost, and those that hold more than this database remembers go back to it. These are two steps: by the
+         *     first, what the planner wants of such devices may become right again.
          */
         post: {
             parameters: {
@@ -1454,6 +1834,14 @@ export interface paths {
                     };
                 };
                 403: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -1605,6 +1993,120 @@ export interface paths {
         };
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/trust/director/next": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes the director's next key, or says which one waits: it takes the place of the present one as soon
+         *     as a root names it and not the present one.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DirectorKey"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/trust/floors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every version floor in its envelope, by model, also those whose signers the root names no more. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description DSSE envelopes */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": Record<string, never>[];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Takes a version floor. Floors only rise. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            /** @description a version floor in its DSSE envelope */
+            requestBody: {
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FloorView"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -2940,6 +3442,11 @@ export interface components {
         /** @description One bundle. */
         BundleView: {
             /**
+             * @description Why nothing begins with it, if nothing may: it is below its model's version floor, or nobody
+             *     whom the root names signed it.
+             */
+            barred?: string | null;
+            /**
              * Format: int64
              * @description Bytes of all its files.
              */
@@ -3014,6 +3521,16 @@ export interface components {
             expiresMs: components["schemas"]["u64"];
             /** @description 8 bytes, hex. */
             id: string;
+            /** @description Labels that every device enrolled with it gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Labels that a device may set itself as it enrols. */
+            mayLabel?: string[];
+            /** @description Whether a device may set any label. */
+            mayLabelAnything?: boolean;
+            /** @description Whether an operator lets each device in by hand. */
+            needsApproval?: boolean;
             /**
              * Format: int32
              * @description How many it has.
@@ -3024,6 +3541,8 @@ export interface components {
              * @description How many devices it may enrol.
              */
             uses: number;
+            /** @description Whether it counts no more: it was revoked, or made before the database went back to an earlier state. */
+            void?: boolean;
         };
         /** @description A condition, as Kubernetes has them. */
         Condition: {
@@ -3180,6 +3699,8 @@ export interface components {
             lastSeenMs?: components["schemas"]["u64"] | null;
             /** @description Each of its models, summed over the telemetry that is kept. */
             models: components["schemas"]["ModelView"][];
+            /** @description What else it says that a person should know: its clock, its owner's limits, who signed what runs. */
+            notes?: string[];
             /** @description Bundles that it will not try again. */
             refusals: components["schemas"]["Refusal"][];
             /** @description What an operator wants of it. */
@@ -3187,6 +3708,10 @@ export interface components {
             silentSinceMs?: components["schemas"]["u64"] | null;
             /** @description Its slots as it last reported them. */
             slots: components["schemas"]["SlotReport"][];
+            /** @description Whether it is one of the fleet. */
+            standing?: components["schemas"]["Standing"];
+            /** @description Why it is not simply a member. */
+            standingWhy?: string | null;
         };
         /** @description A SHA-256 digest. */
         Digest: string;
@@ -3194,6 +3719,7 @@ export interface components {
         DirectorKey: {
             /** @description To be named by the root. */
             key: components["schemas"]["PublicKey"];
+            next?: components["schemas"]["PublicKey"] | null;
         };
         /**
          * @description Element types that travel.
@@ -3202,8 +3728,8 @@ export interface components {
         Dtype: "bool" | "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" | "f16" | "f32" | "f64" | "string";
         /** @description A device asks for its first certificate. */
         Enrol: {
-            /** @description The claim's id, hex. */
-            claim: string;
+            /** @description The claim's id, hex; none: the key is on the factory list. */
+            claim?: string | null;
             /** @description A certificate request made with the device's key, PEM. */
             csr: string;
             /** @description What its owner calls it. */
@@ -3212,7 +3738,14 @@ export interface components {
             };
             name?: components["schemas"]["DeviceId"] | null;
             /** @description The claim's secret, hex. */
-            secret: string;
+            secret?: string | null;
+        };
+        /** @description A device was noted, and waits for an operator (status 202): it asks again later. */
+        EnrolWaiting: {
+            /** @description What it waits for. */
+            detail: string;
+            /** @description The name it will have. */
+            device: components["schemas"]["DeviceId"];
         };
         /** @description A device's certificate and what it needs to connect. */
         Enrolled: {
@@ -3237,6 +3770,27 @@ export interface components {
             kind: components["schemas"]["Happening"];
             /** @description The particulars. */
             text: string;
+        };
+        /** @description A key that may enrol without a claim. */
+        FactoryKey: {
+            /** @description SHA-256 of the public key (SubjectPublicKeyInfo in DER). */
+            fingerprint: components["schemas"]["Digest"];
+            /** @description Labels that its device gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            name?: components["schemas"]["DeviceId"] | null;
+        };
+        /** @description A key on the factory list. */
+        FactoryView: {
+            /** @description SHA-256 of the public key. */
+            fingerprint: components["schemas"]["Digest"];
+            /** @description Labels that its device gets. */
+            labels: {
+                [key: string]: string;
+            };
+            name?: components["schemas"]["DeviceId"] | null;
+            spentMs?: components["schemas"]["u64"] | null;
         };
         /** @description What a machine is. Absent facts are unknown, not zero. */
         Facts: {
@@ -3294,6 +3848,8 @@ export interface components {
             fleet?: components["schemas"]["FleetId"] | null;
             /** @description Groups of devices that are silent together now. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes because the database was put back; none: it was not, or is approved. */
+            restored?: string | null;
         };
         /** @description The data of one message of `GET /feed`; its event name says which. */
         FeedMessage: components["schemas"]["FeedSnapshot"] | components["schemas"]["FeedChange"];
@@ -3315,6 +3871,8 @@ export interface components {
             fleet?: components["schemas"]["FleetId"] | null;
             /** @description Groups of devices that fell silent together, so that nothing of theirs moves. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes because the database was put back; none: it was not. */
+            restored?: string | null;
             /** @description The control plane's version. */
             version: string;
         };
@@ -3371,6 +3929,14 @@ export interface components {
         };
         /** @description All devices of one control plane. */
         FleetId: string;
+        /** @description A version floor in force. */
+        FloorView: {
+            /** @description The model. */
+            model: components["schemas"]["ModelName"];
+            newest?: components["schemas"]["Version"] | null;
+            /** @description The lowest version that may run. */
+            version: components["schemas"]["Version"];
+        };
         /** @description Many devices that fell silent together. */
         FreezeView: {
             /** @description Those that are silent. */
@@ -3404,7 +3970,7 @@ export interface components {
          * @description What can happen in a fleet: on a device, or in the control plane.
          * @enum {string}
          */
-        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone";
+        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceRevoked" | "databaseRestored";
         /** @description A device's telemetry over a time, summed up into buckets. */
         History: {
             /**
@@ -3596,6 +4162,12 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
+            /** @description Labels that a device may set itself as it enrols. */
+            mayLabel?: string[];
+            /** @description Whether a device may set any label. */
+            mayLabelAnything?: boolean;
+            /** @description Whether an operator lets each device in by hand. */
+            needsApproval?: boolean;
             /**
              * Format: int64
              * @description How long it lives, in seconds.
@@ -3635,6 +4207,8 @@ export interface components {
             changes: components["schemas"]["ChangeView"][];
             /** @description Groups of devices that fell silent together, so that nothing of theirs moves. */
             frozen: components["schemas"]["FreezeView"][];
+            /** @description Why nothing changes until an operator approves, where that is so. */
+            restored?: string | null;
             /** @description What waits, by deployment. */
             waiting: components["schemas"]["WaitingView"][];
         };
@@ -3665,6 +4239,8 @@ export interface components {
         PublicKey: string;
         /** @description What a pushed manifest still needs. */
         PushStatus: {
+            /** @description Why it will not be placed although it was taken, if it will not. */
+            barred?: string | null;
             /** @description The bundle. */
             manifest: components["schemas"]["Digest"];
             /** @description Files whose bytes the plane does not have; empty: the bundle is whole. */
@@ -3733,6 +4309,11 @@ export interface components {
              * @default 128Mi
              */
             memory: components["schemas"]["Bytes"];
+        };
+        /** @description Asks for a device to be revoked. */
+        Revoke: {
+            /** @description Why, for whoever reads the list later. */
+            reason?: string;
         };
         /** @description How a new version comes. */
         Rollout: {
@@ -3885,6 +4466,11 @@ export interface components {
             /** @description Which version. */
             version?: string;
         };
+        /**
+         * @description Whether a device is one of the fleet.
+         * @enum {string}
+         */
+        Standing: "member" | "waiting" | "held" | "cloned" | "revoked";
         /** @description What is. */
         Status: {
             /**

@@ -98,6 +98,17 @@ test('the page recovers by itself when the control plane restarts under it', asy
   await expect(page.getByText('5 of 5 replicas ready')).toBeVisible();
 });
 
+test('a database that was put back is told, and changes go on when an operator approves', async ({ page }) => {
+  await logIn(page);
+  await happen('restore');
+  const told = page.getByRole('heading', { name: /The database was put back/ });
+  await expect(told).toBeVisible();
+  await page.getByRole('button', { name: 'Approve…' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Approve', exact: true }).click();
+  await expect(told).toBeHidden();
+  await expect(page.getByText('5 of 5 replicas ready')).toBeVisible();
+});
+
 test('who logs out is out', async ({ page }) => {
   await logIn(page);
   await page.getByRole('button', { name: 'Log out' }).click();

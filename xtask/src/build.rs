@@ -53,6 +53,12 @@ pub fn programs() -> anyhow::Result<Programs> {
     Ok(Programs::in_folder(&folder))
 }
 
+/// Builds the programs so that checks can be taken out of them at run time.
+pub fn programs_for_attacks() -> anyhow::Result<Programs> {
+    let selection = ["--workspace", "--features", "muster-agent/attacks,muster-control-plane/attacks"];
+    Ok(Programs::in_folder(&built(&selection, "debug", "programs-for-attacks", &Programs::NAMES)?))
+}
+
 /// Builds the agent as users get it.
 pub fn release_agent() -> anyhow::Result<PathBuf> {
     let agent = "muster-agent";

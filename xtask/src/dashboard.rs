@@ -100,6 +100,14 @@ fn happen(world: &mut World, path: &str) -> anyhow::Result<()> {
             world.kill_plane()?;
             world.start_plane()
         }
+        // As after a backup was put back.
+        "restore" => {
+            world.stop_plane();
+            world.set_plane_arguments(&["--restored"]);
+            let started = world.start_plane();
+            world.set_plane_arguments(&[]);
+            started
+        }
         "muster" => world.muster(&argument.split('+').collect::<Vec<_>>()).map(drop),
         other => bail!("the fleet knows no {other:?}"),
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask …`: everything the project does to itself.
 
+mod attacks;
 mod bench;
 mod build;
 mod cache;
@@ -38,6 +39,11 @@ enum Command {
     Dashboard,
     /// Ask `muster-agent serve` with the clients that people have, as `test` does
     Clients,
+    /// Each attack that Muster withstands, and its twin without the check that holds it
+    Attacks {
+        /// Only attacks whose names contain this
+        filter: Option<String>,
+    },
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         Command::Web(options) => web::run(&options),
         Command::Dashboard => dashboard::check(),
         Command::Clients => clients::check(),
+        Command::Attacks { filter } => attacks::run(filter.as_deref()),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

@@ -13,6 +13,12 @@ pub fn project() -> PathBuf {
     PathBuf::from(xtask).parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
+/// This program, also where another clone's build has replaced its file in the folder that clones share.
+pub fn this_program() -> anyhow::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { Ok(running) } else { Ok(std::env::current_exe()?) }
+}
+
 /// Runs a command; its output goes where ours goes.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let status =

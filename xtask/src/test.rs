@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{build, clients, dashboard, demo, setup, web};
+use crate::{attacks, build, clients, dashboard, demo, setup, web};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -46,24 +46,37 @@ static LONG: AtomicBool = AtomicBool::new(false);
 type Tier = fn() -> anyhow::Result<()>;
 
 /// Every tier selects the whole workspace, so that what it depends on is built once.
-const TIERS: [(&str, Tier); 11] = [
+const TIERS: [(&str, Tier); 13] = [
     ("format", || build::cargo(&["fmt", "--all", "--check"], &[])),
     // Before anything that embeds it.
     ("page", web::check),
     ("lints", || build::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
     ("units and properties", || {
+        // A token to sign with.
+        setup::program("softhsm2-util", "softhsm2")?;
         // Everything but the simulation, and the stories, which need the programs.
-        let tests = ["--test", "wire", "--test", "cli", "--test", "fleet", "--test", "story", "--test", "sandbox"];
-        for selected in [&["--lib", "--bins"][..], &tests, &["--doc"]] {
+        let names = ["wire", "ed25519", "cli", "fleet", "keys", "story", "sandbox"];
+        let tests: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
+        for selected in [&["--lib", "--bins"][..], &tests[..], &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;
         }
         Ok(())
+    }),
+    ("fuzz", || {
+        let mut variables = vec![];
+        if LONG.load(Ordering::Relaxed) {
+            variables.push(("MUSTER_LONG", Path::new("1")));
+        }
+        // What was shown, and the seed that shows it again.
+        build::cargo(&["test", "--workspace", "--test", "fuzz", "--", "--nocapture"], &variables)
     }),
     ("simulation", || build::cargo(&["test", "--quiet", "--workspace", "--test", "sim"], &[])),
     ("models", || setup::train_models(&setup::python()?, false)),
     ("stories", || {
         let programs = build::programs()?;
         let folder = programs.muster.parent().unwrap_or(Path::new("."));
+        // Some start an agent with a wrong clock.
+        setup::program("faketime", "faketime")?;
         let stories = ["test", "--workspace", "--test", "stories", "--test", "tidy"];
         build::cargo(&stories, &[("MUSTER_PROGRAMS", folder)])
     }),
@@ -78,6 +91,7 @@ const TIERS: [(&str, Tier); 11] = [
         let one_by_one = ["--", "--test-threads", "1", "--nocapture"];
         build::cargo(&[&["test", "--workspace", "--test", "serving"], &one_by_one[..]].concat(), &variables)
     }),
+    ("attacks", || attacks::run(None)),
     ("clients", clients::check),
     ("demo", demo::check),
     ("dashboard", dashboard::check),

@@ -9,12 +9,11 @@ use muster_shared::desired::SlotSpec;
 use muster_shared::id::UnixMs;
 use muster_shared::manifest::{FileRef, VerifiedManifest};
 use muster_shared::message::{ChunkData, ChunkGet};
-use muster_shared::root::TrustedRoot;
-use muster_shared::signing::Envelope;
 use muster_shared::{DeploymentName, Digest};
 
 use crate::backoff::delay_ms;
 use crate::transfer::{Arrival, Transfer};
+use crate::verify::bundle::{Beliefs, NotBegun, declared_length, may_begin, read_manifest};
 
 /// Damaged pieces in a row after which a job pauses: a line or a plane that damages everything
 /// must not keep the device busy.
@@ -54,7 +53,7 @@ enum Stage {
     /// All is stored; the store makes it final.
     Finishing { content: Option<Vec<u8>> },
     /// Nothing happens before this time.
-    Paused { until_ms: UnixMs },
+    Paused { until_ms: UnixMs, for_trust: bool },
 }
 
 /// What a job needs next.
@@ -115,6 +114,8 @@ pub enum FetchAction {
         /// Why.
         reason: String,
     },
+    /// A publisher signed this bundle, whether or not it may begin; with the digest of its envelope.
+    Verified(Box<VerifiedManifest>, Digest),
     /// A chunk arrived that is not what its index names. It was dropped.
     Discarded {
         /// The slot.
@@ -141,6 +142,10 @@ impl Fetcher {
     /// Begins to fetch the bundle of a slot, or changes what is fetched for it.
     pub fn start(&mut self, deployment: DeploymentName, spec: SlotSpec) -> Vec<FetchAction> {
         let mut actions = self.stop(&deployment);
+        if let Err(error) = declared_length(&spec) {
+            actions.push(FetchAction::Untrusted { deployment, reason: error.to_string() });
+            return actions;
+        }
         let stage = Stage::Queued;
         let job = Job { deployment, spec, manifest: None, index: None, files_done: 0, stage, attempt: 0, discards: 0 };
         self.jobs.push(job);
@@ -191,7 +196,7 @@ impl Fetcher {
     pub fn next_deadline_ms(&self) -> Option<UnixMs> {
         let of = |job: &Job| match &job.stage {
             Stage::Moving { transfer, .. } if self.online => transfer.next_deadline_ms(),
-            Stage::Paused { until_ms } => Some(*until_ms),
+            Stage::Paused { until_ms, .. } => Some(*until_ms),
             _ => None,
         };
         self.jobs.iter().filter_map(of).min()
@@ -200,7 +205,7 @@ impl Fetcher {
     /// Goes on with what waited for the time.
     pub fn tick(&mut self, now_ms: UnixMs) -> Vec<FetchAction> {
         for job in &mut self.jobs {
-            if matches!(job.stage, Stage::Paused { until_ms } if until_ms <= now_ms) {
+            if matches!(job.stage, Stage::Paused { until_ms, .. } if until_ms <= now_ms) {
                 job.stage = Stage::Queued;
             }
         }
@@ -210,13 +215,13 @@ impl Fetcher {
     }
 
     /// The store answered [`FetchAction::Look`].
-    pub fn looked(&mut self, blob: Digest, found: Looked, root: &TrustedRoot, now_ms: UnixMs) -> Vec<FetchAction> {
+    pub fn looked(&mut self, blob: Digest, found: Looked, beliefs: Beliefs<'_>, now_ms: UnixMs) -> Vec<FetchAction> {
         let Some(job) = self.current(blob) else { return vec![] };
         if !matches!(job.stage, Stage::Looking) {
             return vec![];
         }
         match found {
-            Looked::Whole(content) => self.blob_is_here(content, root),
+            Looked::Whole(content) => self.blob_is_here(content, beliefs, now_ms),
             Looked::Pieces(done) => {
                 let (bytes, index) = job.blob_shape();
                 let mut transfer = match &index {
@@ -278,11 +283,11 @@ impl Fetcher {
     }
 
     /// The store made a blob final.
-    pub fn finished(&mut self, blob: Digest, root: &TrustedRoot) -> Vec<FetchAction> {
+    pub fn finished(&mut self, blob: Digest, beliefs: Beliefs<'_>, now_ms: UnixMs) -> Vec<FetchAction> {
         match self.current(blob).map(|job| &mut job.stage) {
             Some(Stage::Finishing { content }) => {
                 let content = content.take();
-                self.blob_is_here(content, root)
+                self.blob_is_here(content, beliefs, now_ms)
             }
             _ => vec![],
         }
@@ -322,8 +327,12 @@ impl Fetcher {
 
     /// Puts the first job aside and goes on with the next.
     fn pause(&mut self, reason: String, now_ms: UnixMs) -> Vec<FetchAction> {
+        self.put_aside(reason, false, now_ms)
+    }
+
+    fn put_aside(&mut self, reason: String, for_trust: bool, now_ms: UnixMs) -> Vec<FetchAction> {
         let mut job = self.jobs.remove(0);
-        job.stage = Stage::Paused { until_ms: now_ms + delay_ms(job.attempt, 1.0) };
+        job.stage = Stage::Paused { until_ms: now_ms + delay_ms(job.attempt, 1.0), for_trust };
         job.discards = 0;
         job.attempt = job.attempt.saturating_add(1);
         let deployment = job.deployment.clone();
@@ -333,21 +342,41 @@ impl Fetcher {
         actions
     }
 
+    /// A root, a floor or a desired state came: what waited for one is looked at again.
+    pub fn trust_changed(&mut self) -> Vec<FetchAction> {
+        for job in &mut self.jobs {
+            if matches!(job.stage, Stage::Paused { for_trust: true, .. }) {
+                (job.stage, job.attempt) = (Stage::Queued, 0);
+            }
+        }
+        self.advance()
+    }
+
     /// The first job's current blob is whole and on disk.
-    fn blob_is_here(&mut self, content: Option<Vec<u8>>, root: &TrustedRoot) -> Vec<FetchAction> {
+    fn blob_is_here(&mut self, content: Option<Vec<u8>>, beliefs: Beliefs<'_>, now_ms: UnixMs) -> Vec<FetchAction> {
         let Some(job) = self.jobs.first_mut() else { return vec![] };
-        if let Err(reason) = job.take_in(content, root) {
-            let deployment = job.deployment.clone();
-            self.jobs.remove(0);
-            let mut actions = vec![FetchAction::Untrusted { deployment, reason }];
-            actions.extend(self.advance());
-            return actions;
+        let mut actions = vec![];
+        let outcome = job.take_in(content, beliefs, &mut actions);
+        match outcome {
+            Ok(()) if job.need() != Need::Nothing => {
+                actions.extend(self.look());
+                return actions;
+            }
+            Ok(()) => {
+                let job = self.jobs.remove(0);
+                actions.push(FetchAction::Done { deployment: job.deployment });
+            }
+            Err(NotBegun::Untrusted(reason)) => {
+                let job = self.jobs.remove(0);
+                actions.push(FetchAction::Untrusted { deployment: job.deployment, reason });
+            }
+            Err(NotBegun::Waits(reason)) => {
+                // What is on disk is found there again; the manifest is judged again then.
+                (job.manifest, job.index, job.files_done) = (None, None, 0);
+                actions.extend(self.put_aside(reason, true, now_ms));
+                return actions;
+            }
         }
-        if job.need() != Need::Nothing {
-            return self.look();
-        }
-        let job = self.jobs.remove(0);
-        let mut actions = vec![FetchAction::Done { deployment: job.deployment }];
         actions.extend(self.advance());
         actions
     }
@@ -383,14 +412,24 @@ impl Job {
         }
     }
 
-    /// Reads the blob that arrived and moves on to the next need; an error is why it is not trusted.
-    fn take_in(&mut self, content: Option<Vec<u8>>, root: &TrustedRoot) -> Result<(), String> {
+    /// Reads the blob that arrived and moves on to the next need; an error is why it does not.
+    fn take_in(
+        &mut self,
+        content: Option<Vec<u8>>,
+        beliefs: Beliefs<'_>,
+        actions: &mut Vec<FetchAction>,
+    ) -> Result<(), NotBegun> {
         let content = content.unwrap_or_default();
         match self.need() {
-            Need::Manifest => self.manifest = Some(read_manifest(&content, &self.spec, root)?),
+            Need::Manifest => {
+                let verified = read_manifest(&content, &self.spec, beliefs.root, beliefs.software)?;
+                actions.push(FetchAction::Verified(Box::new(verified.clone()), self.spec.envelope.sha256));
+                may_begin(&verified, &self.spec, beliefs)?;
+                self.manifest = Some(verified);
+            }
             Need::Index(file) => {
                 let index = ChunkIndex::verify(&content, file.chunk_index, file.bytes);
-                self.index = Some(index.map_err(|error| error.to_string())?);
+                self.index = Some(index.map_err(|error| NotBegun::Untrusted(error.to_string()))?);
             }
             Need::File(_) => {
                 self.index = None;
@@ -398,34 +437,12 @@ impl Job {
             }
             Need::Nothing => {}
         }
-        Ok(())
+        match &self.manifest {
+            // While its files came, what is believed may have changed.
+            Some(manifest) if self.need() == Need::Nothing => may_begin(manifest, &self.spec, beliefs),
+            _ => Ok(()),
+        }
     }
-}
-
-/// The manifest that a slot names, if a publisher signed it and it is what the slot says.
-pub fn read_manifest(bytes: &[u8], spec: &SlotSpec, root: &TrustedRoot) -> Result<VerifiedManifest, String> {
-    let envelope: Envelope = std::str::from_utf8(bytes)
-        .map_err(|_| "the manifest's envelope is not text".to_owned())
-        .and_then(read_envelope)?;
-    let verified = VerifiedManifest::verify_named(&envelope, root, spec.manifest).map_err(|error| match error {
-        muster_shared::manifest::ManifestError::Signature(ref source) => format!("{error}: {source}"),
-        other => other.to_string(),
-    })?;
-    let manifest = verified.manifest();
-    if manifest.model != spec.model || manifest.version != spec.version {
-        return Err(format!(
-            "the desired state says {} version {}, the manifest it names is {} version {}",
-            spec.model, spec.version, manifest.model, manifest.version
-        ));
-    }
-    if manifest.variant(&spec.variant).is_none() {
-        return Err(format!("the bundle has no variant {}", spec.variant));
-    }
-    Ok(verified)
-}
-
-fn read_envelope(text: &str) -> Result<Envelope, String> {
-    Envelope::from_json(text).map_err(|error| format!("the manifest's envelope cannot be read: {error}"))
 }
 
 #[cfg(test)]

@@ -14,9 +14,16 @@ use muster_shared::root::TrustedRoot;
 use muster_shared::signing::Envelope;
 use muster_shared::{DeploymentName, Digest, Nonce};
 
-use crate::accept::{AcceptedDesired, Holding, Identity, NotAccepted, Verdict, accept};
+use crate::clock::{self, Clock, Confirmed};
 use crate::fetch::{FetchAction, Fetcher, Looked};
+use crate::limits::{Allowed, OwnerLimits};
 use crate::slot::{Outcome, Slot, SlotAction, SlotEvent, Step, WorkerId};
+use crate::verify::bundle::{Beliefs, Known, Proven, Software};
+use crate::verify::desired::{AcceptedDesired, Verdict, accept};
+use crate::verify::floors::Floors;
+use crate::verify::{Holding, Identity, Mark, NotAccepted, Watermark};
+
+mod trust;
 
 /// What an agent is and knows.
 #[derive(Debug)]
@@ -24,9 +31,27 @@ pub struct Agent {
     identity: Identity,
     version: String,
     root: TrustedRoot,
+    /// As it travelled, where it is known: what is kept beside the key.
+    root_kept: Option<Envelope>,
+    clock: Clock,
+    floors: Floors,
+    /// Bundles in use, with what is known of them since their manifests were verified.
+    known: BTreeMap<Digest, Known>,
+    software: Software,
+    limits: OwnerLimits,
+    allowed: Allowed,
     desired: Option<AcceptedDesired>,
     desired_refused: Option<DesiredRefused>,
+    /// The highest desired state that was ever taken, as it is kept beside the key.
+    mark: Option<Mark>,
+    /// Why the mark is not known, if it is not: nothing new is taken meanwhile.
+    mark_unknown: Option<String>,
+    /// Accepted, and taken as soon as its mark is kept.
+    pending: Option<(Envelope, AcceptedDesired)>,
     nonce: Option<Nonce>,
+    earlier_nonce: Option<Nonce>,
+    /// The root that was asked for because a desired state was signed under it.
+    root_asked_for: Option<u64>,
     slots: BTreeMap<DeploymentName, Slot>,
     refusals: Vec<Refusal>,
     fetcher: Fetcher,
@@ -42,10 +67,20 @@ pub struct Restored {
     pub version: String,
     /// The newest root.
     pub root: TrustedRoot,
+    /// The clock, with the bound that was kept.
+    pub clock: Clock,
+    /// What was kept beside the key.
+    pub watermark: Watermark,
+    /// Why that is not all that should be known, if so.
+    pub watermark_unknown: Option<String>,
+    /// What this device's engines take.
+    pub software: Software,
+    /// What this device's owner allows.
+    pub limits: OwnerLimits,
     /// The newest desired state.
     pub desired: Option<AcceptedDesired>,
     /// Versions that passed their probation, by slot.
-    pub proven: Vec<SlotSpec>,
+    pub proven: Vec<Proven>,
     /// Bundles not to be tried again.
     pub refusals: Vec<Refusal>,
 }
@@ -59,8 +94,20 @@ pub enum Event {
     HelloSaid(Nonce),
     /// The connection is gone.
     Disconnected,
+    /// The server's certificate comes from the pinned authority and is not good at this time.
+    ServerOutOfTime,
     /// A root document came.
     TrustOffered(Envelope),
+    /// A version floor came, with a manifest of its model.
+    FloorOffered(Envelope, Option<Envelope>),
+    /// The watermark is kept, and holds this of desired states.
+    WatermarkKept(Option<Mark>),
+    /// The watermark could not be kept; the text says why.
+    WatermarkNotKept(String),
+    /// The watermark that was not known is known now.
+    WatermarkRead(Watermark),
+    /// A director's time came.
+    TimeTold(Envelope),
     /// A desired state came.
     DesiredOffered(Envelope),
     /// Something came in a desired state's place that cannot be read; the text says why.
@@ -87,7 +134,9 @@ pub enum Action {
     /// Make the desired state durable.
     SaveDesired(Envelope),
     /// Make the proven version of a slot durable; none: forget it.
-    SaveProven(DeploymentName, Option<SlotSpec>),
+    SaveProven(DeploymentName, Option<Proven>),
+    /// Keep this beside the key, then say so ([`Event::WatermarkKept`]).
+    KeepWatermark(Watermark),
     /// Make the refusals durable.
     SaveRefusals(Vec<Refusal>),
     /// Something for the store or the plane.
@@ -111,22 +160,36 @@ pub enum Action {
 }
 
 impl Agent {
-    /// An agent after its start: proven versions are started before any network.
+    /// An agent after its start: proven versions are started before any network. `now_ms` is steady time,
+    /// here and in every step: deadlines are counted in it, and the [`Clock`] makes wall time of it.
     pub fn restored(restored: Restored, now_ms: UnixMs) -> (Self, Vec<Action>) {
         let mut agent = Self {
             identity: restored.identity,
             version: restored.version,
+            floors: Floors::restored(&restored.watermark, &restored.root),
             root: restored.root,
+            root_kept: restored.watermark.root,
+            clock: restored.clock,
+            known: BTreeMap::new(),
+            software: restored.software,
+            limits: restored.limits,
+            allowed: Allowed::default(),
             desired: restored.desired,
             desired_refused: None,
+            mark: restored.watermark.desired,
+            mark_unknown: restored.watermark_unknown,
+            pending: None,
             nonce: None,
+            earlier_nonce: None,
+            root_asked_for: None,
             slots: BTreeMap::new(),
             refusals: restored.refusals,
             fetcher: Fetcher::default(),
             next_worker: 0,
         };
         let mut actions = vec![];
-        for spec in restored.proven {
+        let proven = agent.trusted_still(restored.proven, &mut actions);
+        for spec in proven {
             let mut step = Step { now_ms, next_worker: &mut agent.next_worker };
             let deployment = spec.deployment.clone();
             let (slot, started) = Slot::restored(spec, &mut step);
@@ -141,26 +204,39 @@ impl Agent {
     pub fn step(&mut self, event: Event, now_ms: UnixMs) -> Vec<Action> {
         match event {
             Event::HelloSaid(nonce) => {
-                self.nonce = Some(nonce);
+                self.earlier_nonce = self.nonce.replace(nonce);
                 vec![]
             }
             Event::Connected => {
+                self.clock.connected();
                 let mut actions = self.fetched(|fetcher, _| fetcher.set_online(true, now_ms), now_ms);
                 actions.push(Action::Report);
                 actions
             }
             Event::Disconnected => self.fetched(|fetcher, _| fetcher.set_online(false, now_ms), now_ms),
+            Event::ServerOutOfTime if self.clock.server_out_of_time(now_ms) => {
+                let text = "by a director's time no server is to be trusted any more: the time is doubted";
+                vec![Action::Tell(EventKind::Clock, None, text.to_owned())]
+            }
+            Event::ServerOutOfTime => vec![],
             Event::TrustOffered(root) => self.trust_offered(&root, now_ms),
+            Event::FloorOffered(floor, manifest) => self.floor_offered(&floor, manifest.as_ref(), now_ms),
+            Event::WatermarkKept(mark) => self.watermark_kept(mark, now_ms),
+            Event::WatermarkNotKept(reason) => self.watermark_not_kept(reason, now_ms),
+            Event::WatermarkRead(watermark) => self.watermark_read(&watermark, now_ms),
+            Event::TimeTold(time) => self.time_told(&time, now_ms),
             Event::DesiredOffered(desired) => self.desired_offered(&desired, now_ms),
             Event::DesiredUnreadable(reason) => self.refuse_desired(None, reason, now_ms),
             Event::Chunk(data) => self.fetched(|fetcher, _| fetcher.arrived(data, now_ms), now_ms),
             Event::Looked(blob, found) => {
-                self.fetched(|fetcher, root| fetcher.looked(blob, found, root, now_ms), now_ms)
+                self.fetched(|fetcher, beliefs| fetcher.looked(blob, found, beliefs, now_ms), now_ms)
             }
             Event::StoreFailed(blob, reason) => {
                 self.fetched(|fetcher, _| fetcher.store_failed(blob, reason, now_ms), now_ms)
             }
-            Event::BlobFinished(blob) => self.fetched(|fetcher, root| fetcher.finished(blob, root), now_ms),
+            Event::BlobFinished(blob) => {
+                self.fetched(|fetcher, beliefs| fetcher.finished(blob, beliefs, now_ms), now_ms)
+            }
             Event::Slot(deployment, event) => self.slot_event(&deployment, event, now_ms),
             Event::Tick => self.tick(now_ms),
         }
@@ -171,49 +247,66 @@ impl Agent {
         self.slots.values().filter_map(Slot::next_deadline_ms).chain(self.fetcher.next_deadline_ms()).min()
     }
 
-    fn trust_offered(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
-        match self.root.follow(offered) {
-            Ok(next) => {
-                self.root = next;
-                // Who may publish or direct may have changed: look at everything again.
-                let mut actions = vec![Action::SaveRoot(self.root.root().version, offered.clone())];
-                actions.extend(self.reconcile(now_ms));
-                actions.extend([Action::SayHello, Action::Report]);
-                actions
-            }
-            // The plane sends what a hello asked for, and may send it twice.
-            Err(_) if Digest::of(&offered.payload) == self.root.digest() => vec![],
+    fn time_told(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
+        let director_ms = match clock::told(offered, &self.identity, &self.root, self.nonce) {
+            Ok(director_ms) => director_ms,
+            // The answer to an earlier hello: that to the last one is on its way.
+            Err(clock::NotTold::NotFresh) => return vec![],
             Err(error) => {
-                vec![Action::Tell(EventKind::DesiredRefused, None, format!("a root was not followed: {error}"))]
+                let text = clip(format!("a director's time was not believed: {error}"));
+                return vec![Action::Tell(EventKind::Clock, None, text)];
             }
-        }
+        };
+        let was_wrong = self.clock.is_known_wrong(now_ms);
+        let confirmed = self.clock.confirm(director_ms, now_ms);
+        // What waited for the time goes on.
+        let mut actions = if was_wrong { self.reconcile(now_ms) } else { vec![] };
+        actions.extend(match confirmed {
+            Confirmed::Kept if self.desired_refused.is_none() => vec![],
+            // What was refused by a clock that nobody had confirmed is offered again.
+            Confirmed::Kept => vec![Action::SayHello],
+            Confirmed::Replaced { was_ms, now_ms } => {
+                let (was, now) = (clock::utc(was_ms), clock::utc(now_ms));
+                let text = format!("the clock said {was}; by a director it is {now}, which counts from now on");
+                vec![Action::Tell(EventKind::Clock, None, text), Action::SayHello, Action::Report]
+            }
+        });
+        actions
     }
 
     fn desired_offered(&mut self, offered: &Envelope, now_ms: UnixMs) -> Vec<Action> {
-        match accept(offered, self.holding(), now_ms) {
+        match accept(offered, self.holding(), self.clock.wall(now_ms)) {
             Ok(Verdict::Repeat) => vec![Action::Report],
-            Ok(Verdict::New(accepted)) => {
-                self.desired = Some(*accepted);
-                self.desired_refused = None;
-                let mut actions = vec![Action::SaveDesired(offered.clone())];
-                actions.extend(self.reconcile(now_ms));
-                actions.push(Action::Report);
-                actions
+            Ok(Verdict::New(_)) if self.clock.is_known_wrong(now_ms) => {
+                self.refuse_desired(None, self.clock.describe(now_ms), now_ms)
+            }
+            Ok(Verdict::New(accepted)) => self.mark_then_take(offered, *accepted, now_ms),
+            // Roots are sent in answer to a hello, before the desired state. Asked for once: it may not be there.
+            Err(NotAccepted::RootToCome { found, .. }) if self.root_asked_for != Some(found) => {
+                self.root_asked_for = Some(found);
+                vec![Action::SayHello]
             }
             Err(error) => {
+                let doubted = matches!(error, NotAccepted::OutOfTime) && self.clock.doubt();
                 let generation = match &error {
-                    NotAccepted::Stale { offered, .. } | NotAccepted::Jump { offered, .. } => Some(*offered),
-                    NotAccepted::Conflict(offered) => Some(*offered),
+                    NotAccepted::Stale { offered, .. }
+                    | NotAccepted::BelowWatermark { offered, .. }
+                    | NotAccepted::Jump { offered, .. }
+                    | NotAccepted::Conflict(offered) => Some(*offered),
                     _ => None,
                 };
-                self.refuse_desired(generation, error.to_string(), now_ms)
+                let mut actions = self.refuse_desired(generation, error.to_string(), now_ms);
+                // It asks for the time, and what is wanted is told again.
+                actions.extend(doubted.then_some(Action::SayHello));
+                actions
             }
         }
     }
 
     fn refuse_desired(&mut self, generation: Option<Generation>, reason: String, now_ms: UnixMs) -> Vec<Action> {
         let reason = clip(reason);
-        self.desired_refused = Some(DesiredRefused { generation, reason: reason.clone(), at_ms: now_ms });
+        let at_ms = self.clock.wall(now_ms);
+        self.desired_refused = Some(DesiredRefused { generation, reason: reason.clone(), at_ms });
         vec![Action::Tell(EventKind::DesiredRefused, None, reason), Action::Report]
     }
 
@@ -222,18 +315,24 @@ impl Agent {
         let Some(desired) = self.desired.clone() else { return vec![] };
         let Desired { slots: wanted, .. } = desired.desired();
         let mut actions = vec![];
+        self.allowed = self.limits.allow(wanted, |spec| self.running_for(spec));
         let gone = |deployment: &&DeploymentName| !wanted.iter().any(|spec| &spec.deployment == *deployment);
         let unwanted: Vec<_> = self.slots.keys().filter(gone).cloned().collect();
         for deployment in unwanted {
             actions.extend(self.slot_event(&deployment, SlotEvent::Unwant, now_ms));
         }
         for spec in wanted {
-            let event = match self.refusal_of(spec) {
-                Some(refusal) => SlotEvent::WantRefused(spec.clone(), refusal.reason.clone()),
-                None => SlotEvent::Want(spec.clone()),
+            let swap_in_place = spec.swap_in_place || self.allowed.swapped.contains(&spec.deployment);
+            let spec = SlotSpec { swap_in_place, ..spec.clone() };
+            let deployment = spec.deployment.clone();
+            let event = match self.speaks_against(&spec) {
+                Some(reason) => SlotEvent::WantRefused(spec, reason),
+                None => SlotEvent::Want(spec),
             };
-            actions.extend(self.slot_event(&spec.deployment, event, now_ms));
+            actions.extend(self.slot_event(&deployment, event, now_ms));
         }
+        self.forget_unused();
+        actions.extend(self.fetched(|fetcher, _| fetcher.trust_changed(), now_ms));
         actions
     }
 
@@ -287,7 +386,10 @@ impl Agent {
                 SlotAction::Route(worker, spec) => actions.push(Action::Route(worker, spec)),
                 SlotAction::Unroute => actions.push(Action::Unroute(deployment.clone())),
                 SlotAction::Stop(worker) => actions.push(Action::Stop(worker)),
-                SlotAction::Prove(spec) => actions.push(Action::SaveProven(deployment.clone(), spec)),
+                SlotAction::Prove(spec) => {
+                    let proven = spec.map(|spec| self.proven(spec));
+                    actions.push(Action::SaveProven(deployment.clone(), proven));
+                }
                 SlotAction::Remember(spec, kind, reason) => {
                     self.remember(&spec, kind, &reason, now_ms);
                     actions.push(Action::SaveRefusals(self.refusals.clone()));
@@ -310,16 +412,27 @@ impl Agent {
             memory_bytes: spec.resources.memory_bytes,
             kind,
             reason: clip(reason),
-            at_ms: now_ms,
+            at_ms: self.clock.wall(now_ms),
         });
     }
 
     fn fetched(
         &mut self,
-        f: impl FnOnce(&mut Fetcher, &TrustedRoot) -> Vec<FetchAction>,
+        f: impl FnOnce(&mut Fetcher, Beliefs<'_>) -> Vec<FetchAction>,
         now_ms: UnixMs,
     ) -> Vec<Action> {
-        let fetch = f(&mut self.fetcher, &self.root);
+        let not_now = self.not_now(now_ms);
+        let beliefs = Beliefs {
+            root: &self.root,
+            floors: &self.floors,
+            software: &self.software,
+            desired: self.desired.as_ref(),
+            not_now: not_now.as_deref(),
+            known: &self.known,
+            disk_bytes: self.limits.disk_bytes,
+            wall_ms: self.clock.wall(now_ms),
+        };
+        let fetch = f(&mut self.fetcher, beliefs);
         self.carry_fetch(fetch, now_ms)
     }
 
@@ -336,6 +449,7 @@ impl Agent {
                 FetchAction::Untrusted { deployment, reason } => {
                     actions.extend(self.slot_event(&deployment, SlotEvent::Untrusted(clip(reason)), now_ms));
                 }
+                FetchAction::Verified(manifest, envelope) => actions.extend(self.verified(&manifest, envelope, now_ms)),
                 FetchAction::Discarded { deployment, blob, piece } => {
                     let text = format!("piece {piece} of {} arrived damaged and is asked for again", blob.short());
                     actions.push(Action::Tell(EventKind::ChunkDiscarded, Some(deployment), text));
@@ -352,14 +466,26 @@ impl Agent {
             self.slots.iter().filter(|(_, slot)| due(slot)).map(|(deployment, _)| deployment.clone()).collect();
         let mut actions = vec![];
         for deployment in due {
-            actions.extend(self.slot_event(&deployment, SlotEvent::Tick, now_ms));
+            let event = if self.may_check_again(&deployment, now_ms) { SlotEvent::Tick } else { SlotEvent::FetchAgain };
+            actions.extend(self.slot_event(&deployment, event, now_ms));
+        }
+        if !self.allowed.kept_out.is_empty() {
+            // A version that ended leaves room.
+            actions.extend(self.reconcile(now_ms));
         }
         actions.extend(self.fetched(|fetcher, _| fetcher.tick(now_ms), now_ms));
         actions
     }
 
     fn holding(&self) -> Holding<'_> {
-        Holding { identity: &self.identity, root: &self.root, held: self.held(), nonce: self.nonce }
+        Holding {
+            identity: &self.identity,
+            root: &self.root,
+            held: self.held(),
+            watermark: self.mark,
+            nonce: self.nonce,
+            earlier_nonce: self.earlier_nonce,
+        }
     }
 
     /// Who this device is.
@@ -370,6 +496,11 @@ impl Agent {
     /// The root it believes in.
     pub fn root(&self) -> &TrustedRoot {
         &self.root
+    }
+
+    /// What it knows of the time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The desired state it holds.
@@ -429,197 +560,9 @@ pub fn bundle_of(spec: &SlotSpec) -> BundleRef {
 }
 
 #[cfg(test)]
-mod tests {
-    use muster_shared::reported::{Measured, Phase};
-    use muster_shared::root::Root;
-    use muster_shared::signing::payload_type;
-    use muster_shared::wire::encode;
+mod time_tests;
+#[cfg(test)]
+mod trust_tests;
 
-    use super::*;
-    use crate::slot::Death;
-    use crate::testing::{self, DIRECTOR, key, spec};
-
-    const NONCE: Nonce = Nonce([7; 16]);
-
-    fn root_envelope(version: u64, epoch: u64) -> Envelope {
-        testing::signed(&Root { version, epoch, ..testing::root() })
-    }
-
-    fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
-        let desired = Desired {
-            fleet: "home".parse().unwrap(),
-            device: "edge-1".parse().unwrap(),
-            fingerprint: Digest::of("key"),
-            generation: Generation { epoch, number },
-            issued_ms: 0,
-            expires_ms: 1_000_000,
-            nonce: Some(NONCE),
-            slots: slots.to_vec(),
-        };
-        Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)])
-    }
-
-    fn agent(proven: Vec<SlotSpec>, refusals: Vec<Refusal>) -> (Agent, Vec<Action>) {
-        let restored = Restored {
-            identity: Identity { device: "edge-1".parse().unwrap(), fingerprint: Digest::of("key") },
-            version: "0.1.0".into(),
-            root: testing::trusted(&testing::root()),
-            desired: None,
-            proven,
-            refusals,
-        };
-        let (mut agent, actions) = Agent::restored(restored, 0);
-        agent.step(Event::HelloSaid(NONCE), 0);
-        agent.step(Event::Connected, 0);
-        (agent, actions)
-    }
-
-    fn phase(agent: &Agent, deployment: &str) -> Option<Phase> {
-        agent.slot(&deployment.parse().unwrap()).map(Slot::phase)
-    }
-
-    #[test]
-    fn a_desired_state_is_durable_before_anything_follows_from_it() {
-        let (mut agent, _) = agent(vec![], vec![]);
-        let offered = desired(1, 1, &[spec("digits", 1)]);
-        let actions = agent.step(Event::DesiredOffered(offered.clone()), 0);
-        assert_eq!(actions[0], Action::SaveDesired(offered));
-        assert!(actions.iter().any(|action| matches!(action, Action::Fetch(FetchAction::Look { .. }))));
-        assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
-    }
-
-    #[test]
-    fn a_replayed_desired_state_changes_nothing_and_is_reported() {
-        let (mut agent, _) = agent(vec![], vec![]);
-        agent.step(Event::DesiredOffered(desired(1, 5, &[spec("digits", 1)])), 0);
-        let actions = agent.step(Event::DesiredOffered(desired(1, 4, &[])), 0);
-        assert!(matches!(actions[..], [Action::Tell(EventKind::DesiredRefused, ..), Action::Report]));
-        assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
-        let refused = agent.desired_refused().expect("reported");
-        assert_eq!(refused.generation, Some(Generation { epoch: 1, number: 4 }));
-        // The next good one clears it.
-        agent.step(Event::DesiredOffered(desired(1, 6, &[])), 0);
-        assert_eq!((agent.desired_refused(), phase(&agent, "digits")), (None, None));
-    }
-
-    #[test]
-    fn a_proven_version_starts_before_any_network_and_survives_an_unchanged_desired_state() {
-        let (mut agent, actions) = agent(vec![spec("digits", 1)], vec![]);
-        assert_eq!(actions, [Action::Start(WorkerId(1), spec("digits", 1))]);
-        agent.step(Event::Slot("digits".parse().unwrap(), SlotEvent::Started(WorkerId(1))), 1);
-        let actions = agent.step(Event::DesiredOffered(desired(1, 1, &[spec("digits", 1)])), 2);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Stop(_) | Action::Check(..) | Action::Fetch(_))));
-        assert_eq!(phase(&agent, "digits"), Some(Phase::Serving));
-    }
-
-    #[test]
-    fn a_refused_bundle_is_not_fetched_again_also_after_a_restart() {
-        let (mut first, _) = agent(vec![], vec![]);
-        first.step(Event::DesiredOffered(desired(1, 1, &[spec("digits", 1)])), 0);
-        let digits: DeploymentName = "digits".parse().unwrap();
-        first.step(Event::Slot(digits.clone(), SlotEvent::Fetched), 0);
-        let failed = SlotEvent::CheckFailed(WorkerId(1), RefusalKind::GoldenMismatch, "y differs".into());
-        let actions = first.step(Event::Slot(digits, failed), 0);
-        let Some(Action::SaveRefusals(saved)) = actions.first() else { panic!("{actions:?}") };
-
-        let (mut second, _) = agent(vec![], saved.clone());
-        let actions = second.step(Event::DesiredOffered(desired(1, 2, &[spec("digits", 1)])), 0);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Fetch(_))));
-        assert_eq!(phase(&second, "digits"), Some(Phase::Refused));
-        // Another agent version may manage.
-        let mut older = saved.clone();
-        older[0].agent = "0.0.9".into();
-        let (mut third, _) = agent(vec![], older);
-        third.step(Event::DesiredOffered(desired(1, 2, &[spec("digits", 1)])), 0);
-        assert_eq!(phase(&third, "digits"), Some(Phase::Fetching));
-    }
-
-    #[test]
-    fn a_refusal_counts_until_something_it_was_proven_with_changes() {
-        let wanted = |attempt, memory_bytes| {
-            let mut spec = SlotSpec { attempt, ..spec("digits", 1) };
-            spec.resources.memory_bytes = memory_bytes;
-            spec
-        };
-        // Each is refused in its second attempt, with 64 bytes, by this agent.
-        let check = |kind, agent: &str, wanted: SlotSpec, phase_then| {
-            let refusal = Refusal {
-                bundle: bundle_of(&wanted),
-                agent: agent.into(),
-                attempt: 1,
-                memory_bytes: 64,
-                kind,
-                reason: "it was proven".into(),
-                at_ms: 0,
-            };
-            let (mut agent, _) = self::agent(vec![], vec![refusal]);
-            let actions = agent.step(Event::DesiredOffered(desired(1, 1, std::slice::from_ref(&wanted))), 0);
-            assert_eq!(phase(&agent, "digits"), Some(phase_then), "{kind:?} {wanted:?}");
-            let fetches = actions.iter().any(|action| matches!(action, Action::Fetch(_)));
-            assert_eq!(fetches, phase_then == Phase::Fetching);
-        };
-        let (counts, does_not) = (Phase::Refused, Phase::Fetching);
-        use RefusalKind::*;
-        for kind in [GoldenMismatch, CannotLoad, CrashedInProbation, TooMuchMemoryInProbation] {
-            check(kind, "0.1.0", wanted(1, 64), counts);
-            check(kind, "0.1.0", wanted(0, 64), counts);
-            check(kind, "0.1.0", wanted(2, 64), does_not);
-            check(kind, "0.0.9", wanted(1, 64), does_not);
-            check(kind, "0.1.0", wanted(1, 63), counts);
-        }
-        check(TooMuchMemoryInProbation, "0.1.0", wanted(1, 65), does_not);
-        check(CrashedInProbation, "0.1.0", wanted(1, 65), counts);
-    }
-
-    #[test]
-    fn what_ran_out_of_memory_in_probation_is_remembered_with_its_attempt_and_its_grant() {
-        let mut wanted = SlotSpec { attempt: 3, probation_ms: 1_000, ..spec("digits", 1) };
-        wanted.resources.memory_bytes = 64;
-        let (mut agent, _) = agent(vec![], vec![]);
-        let digits: DeploymentName = "digits".parse().unwrap();
-        agent.step(Event::DesiredOffered(desired(1, 1, std::slice::from_ref(&wanted))), 0);
-        agent.step(Event::Slot(digits.clone(), SlotEvent::Fetched), 0);
-        let measured = Measured { memory_peak_bytes: 1, latency_us: 2 };
-        agent.step(Event::Slot(digits.clone(), SlotEvent::CheckPassed(WorkerId(1), measured)), 0);
-        let died = SlotEvent::Died(WorkerId(1), Death::OutOfMemory, "more than 64 bytes".into());
-        let actions = agent.step(Event::Slot(digits, died), 5);
-        let [refusal] = agent.refusals() else { panic!("{:?}", agent.refusals()) };
-        assert!(actions.contains(&Action::SaveRefusals(vec![refusal.clone()])));
-        assert_eq!((refusal.kind, refusal.attempt), (RefusalKind::TooMuchMemoryInProbation, 3));
-        assert_eq!((refusal.memory_bytes, refusal.at_ms), (64, 5));
-        // The operator wants it tried again: `rollout resume`.
-        agent.step(Event::DesiredOffered(desired(1, 2, &[SlotSpec { attempt: 4, ..wanted }])), 6);
-        assert_eq!(phase(&agent, "digits"), Some(Phase::Fetching));
-    }
-
-    #[test]
-    fn the_next_root_is_saved_and_a_new_epoch_outranks_the_old_generations() {
-        let (mut agent, _) = agent(vec![], vec![]);
-        agent.step(Event::DesiredOffered(desired(1, 900, &[])), 0);
-        let next = root_envelope(2, 2);
-        let actions = agent.step(Event::TrustOffered(next.clone()), 0);
-        assert_eq!(actions[0], Action::SaveRoot(2, next.clone()));
-        assert!(actions.contains(&Action::SayHello));
-        assert!(agent.step(Event::TrustOffered(next), 0).is_empty());
-        agent.step(Event::DesiredOffered(desired(1, 901, &[])), 0);
-        assert!(agent.desired_refused().is_some());
-        agent.step(Event::DesiredOffered(desired(2, 1, &[])), 0);
-        assert_eq!(agent.held().map(|held| held.generation), Some(Generation { epoch: 2, number: 1 }));
-    }
-
-    #[test]
-    fn what_answers_is_reported_only_while_its_worker_is_up() {
-        let (mut agent, _) = agent(vec![], vec![]);
-        let digits: DeploymentName = "digits".parse().unwrap();
-        agent.step(Event::DesiredOffered(desired(1, 1, &[spec("digits", 1)])), 0);
-        agent.step(Event::Slot(digits.clone(), SlotEvent::Fetched), 0);
-        let measured = Measured { memory_peak_bytes: 1, latency_us: 2 };
-        agent.step(Event::Slot(digits.clone(), SlotEvent::CheckPassed(WorkerId(1), measured)), 0);
-        let report = &agent.slot_reports()[0];
-        assert_eq!((report.phase, report.running.is_some(), report.measured), (Phase::Probation, true, Some(measured)));
-        let died = SlotEvent::Died(WorkerId(1), Death::Killed, "killed".into());
-        agent.step(Event::Slot(digits, died), 5);
-        let report = &agent.slot_reports()[0];
-        assert!(report.running.is_none() && report.waiting.is_some());
-    }
-}
+#[cfg(test)]
+mod tests;

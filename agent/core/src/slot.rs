@@ -5,11 +5,13 @@
 //! not fit beside each other (`swap_in_place`), the old one is parked from the check on: stopped, kept
 //! on disk, and started again if the new one fails.
 //!
-//! Versions and their workers are in [`running`], what others ask of a slot is in `view`.
+//! Versions and their workers are in [`running`], what others ask of a slot is in `view`, what happens to
+//! versions that are believed no more is in `distrust`.
 //!
 //! Invariants: only a version that passed its probation is `proven` and survives a reboot unchecked.
 //! A version is parked only while another one is at work: in a check, or in its probation.
 
+use muster_shared::Digest;
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::UnixMs;
 use muster_shared::message::EventKind;
@@ -17,6 +19,7 @@ use muster_shared::reported::{Measured, RefusalKind};
 
 use crate::backoff::delay_ms;
 
+mod distrust;
 mod running;
 mod view;
 
@@ -120,6 +123,10 @@ pub enum SlotEvent {
     Want(SlotSpec),
     /// The desired state names this, and it was refused before for this reason.
     WantRefused(SlotSpec, String),
+    /// What began here must be judged anew before it goes on.
+    FetchAgain,
+    /// These bundles are believed no more, for this reason: none of them may answer from now on.
+    Distrust(Vec<Digest>, String),
     /// The desired state does not name this slot.
     Unwant,
     /// Fetching does not go on now.
@@ -211,6 +218,8 @@ impl Slot {
         match event {
             SlotEvent::Want(spec) => self.want(spec, step),
             SlotEvent::WantRefused(spec, reason) => self.want_refused(spec, reason, step),
+            SlotEvent::FetchAgain => self.fetch_again(step),
+            SlotEvent::Distrust(bundles, reason) => self.distrust(&bundles, &reason, step),
             SlotEvent::Unwant => self.unwant(),
             SlotEvent::FetchWaiting(reason) => self.fetch_waiting(reason),
             SlotEvent::Untrusted(reason) => self.untrusted(reason),

@@ -18,6 +18,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muster_shared::checks::{self, Check};
 use muster_shared::door;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -36,6 +37,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bodies up to here are not counted.
 const BODY_BYTES_SMALL: usize = 64 * 1024;
+/// No byte of gzip becomes more bytes than this.
+const DEFLATE_RATIO_MAX: usize = 1032;
 /// Connections at a time; further ones wait to be taken.
 const CONNECTIONS_MAX: usize = 1024;
 /// A request's head must be there so soon; a connection may idle so long.
@@ -200,8 +203,6 @@ impl Server {
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<(Bytes, Option<SemaphorePermit<'_>>), (StatusCode, String)> {
-        let too_large =
-            || (StatusCode::PAYLOAD_TOO_LARGE, format!("the request's body is larger than {BODY_BYTES_MAX} bytes"));
         let announced = body.size_hint().exact();
         if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
             return Err(too_large());
@@ -217,16 +218,21 @@ impl Server {
                 return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
             }
         };
-        let late = |_| {
-            let text = format!("the request's body was not there within {BODY_DEADLINE:?}");
-            (StatusCode::REQUEST_TIMEOUT, text)
-        };
-        let (bytes, mut place) = timeout(BODY_DEADLINE, self.collect(body)).await.map_err(late)??;
-        if !packed {
-            return Ok((bytes, place));
-        }
+        let (bytes, place) = timeout(BODY_DEADLINE, self.collect(body)).await.map_err(late)??;
+        if packed { self.unpacked(bytes, place).await } else { Ok((bytes, place)) }
+    }
+
+    /// What a packed body holds, and the place in memory that it takes.
+    async fn unpacked<'a>(
+        &'a self,
+        bytes: Bytes,
+        mut place: Option<SemaphorePermit<'a>>,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'a>>), (StatusCode, String)> {
+        let unpacked_max = bytes.len().saturating_mul(DEFLATE_RATIO_MAX).min(BODY_BYTES_MAX);
+        // Before it is unpacked: what is unpacked and waits for its place is in memory, too.
+        timeout(BODY_DEADLINE, self.make_place(&mut place, unpacked_max)).await.map_err(late)?;
         let bytes = unpack(&bytes)?.ok_or_else(too_large)?;
-        self.make_place(&mut place, bytes.len()).await;
+        give_back(&mut place, unpacked_max - bytes.len().min(unpacked_max));
         Ok((bytes, place))
     }
 
@@ -313,8 +319,23 @@ fn pack(body: &[u8]) -> Bytes {
     packed.finish().unwrap_or_default().into()
 }
 
-/// None: it is larger than a body may be.
-fn unpack(body: &[u8]) -> Result<Option<Bytes>, (StatusCode, String)> {
+fn too_large() -> (StatusCode, String) {
+    (StatusCode::PAYLOAD_TOO_LARGE, format!("the request's body is larger than {BODY_BYTES_MAX} bytes"))
+}
+
+fn late(_: tokio::time::error::Elapsed) -> (StatusCode, String) {
+    (StatusCode::REQUEST_TIMEOUT, format!("the request's body was not there within {BODY_DEADLINE:?}"))
+}
+
+/// Gives a part of a place in memory back.
+fn give_back(place: &mut Option<SemaphorePermit<'_>>, bytes: usize) {
+    if let Some(place) = place {
+        drop(place.split(bytes.min(place.num_permits())));
+    }
+}
+
+/// Unpacks gzip. None: it is larger than a body may be.
+pub fn unpack(body: &[u8]) -> Result<Option<Bytes>, (StatusCode, String)> {
     let mut unpacked = vec![];
     GzDecoder::new(body)
         .take(BODY_BYTES_MAX as u64 + 1)
@@ -326,6 +347,9 @@ fn unpack(body: &[u8]) -> Result<Option<Bytes>, (StatusCode, String)> {
 /// A page in a browser must not reach these doors by a name of its own: Host and Origin are ours or
 /// there are none.
 fn stranger(own: SocketAddr, headers: &HeaderMap) -> Option<&'static str> {
+    if !checks::on(Check::Origin) {
+        return None;
+    }
     let port = own.port();
     let ours = |authority: &str| {
         let (host, given) = authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
@@ -343,6 +367,38 @@ fn stranger(own: SocketAddr, headers: &HeaderMap) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn packed_bodies_wait_for_memory_before_they_are_unpacked() {
+        let bodies = Semaphore::new(BODIES_BYTES_MAX);
+        let device = HeaderValue::from_static("edge-1");
+        let table: Arc<crate::table::Table> = Arc::default();
+        let doors = Doors {
+            oip: super::super::oip::OipDoor::closed(table.clone()),
+            table,
+            device: "edge-1".parse().expect("an id"),
+        };
+        let own = SocketAddr::from(([127, 0, 0, 1], 8501));
+        let server = Server { doors: Arc::new(doors), own, device, bodies, options: Options::default() };
+        // A few kilobytes that become as much as a body may be.
+        let bomb = pack(&vec![0; BODY_BYTES_MAX - 1]);
+        let mut places = vec![];
+        for _ in 0..BODIES_BYTES_MAX / BODY_BYTES_MAX {
+            let (bytes, place) = server.unpacked(bomb.clone(), None).await.expect("unpacked");
+            assert_eq!(bytes.len(), BODY_BYTES_MAX - 1);
+            // The bodies themselves may go: what they would take is held.
+            places.push(place.expect("it is counted"));
+        }
+        let waits = tokio::time::timeout(Duration::from_millis(50), server.unpacked(bomb.clone(), None));
+        assert!(waits.await.is_err(), "it was unpacked without a place");
+        places.pop();
+        server.unpacked(bomb, None).await.expect("there is a place again");
+        // A small body gives back what it did not need.
+        places.clear();
+        let (_, place) = server.unpacked(pack(&vec![7; 1000]), None).await.expect("unpacked");
+        assert_eq!(server.bodies.available_permits(), BODIES_BYTES_MAX - place.map_or(0, |place| place.num_permits()));
+        assert!(server.bodies.available_permits() > BODIES_BYTES_MAX - BODY_BYTES_SMALL);
+    }
 
     #[test]
     fn only_loopback_names_open_the_door() {

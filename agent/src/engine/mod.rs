@@ -5,7 +5,8 @@ mod tract;
 
 use std::path::Path;
 
-use muster_shared::manifest::Port;
+use muster_agent_core::verify::bundle::Software;
+use muster_shared::manifest::{Dtype, Format, Port};
 
 use crate::tensor::Tensor;
 
@@ -13,6 +14,13 @@ pub use tract::{TractModel, is_out_of_memory};
 
 /// The engines of this build, as facts name them.
 pub const NAMES: [&str; 1] = ["tract"];
+
+/// What the engines of this build take.
+pub fn software() -> Software {
+    use Dtype::{Bool, F16, F32, F64, I8, I16, I32, I64, String, U8, U16, U32, U64};
+    let dtypes = vec![Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64, String];
+    Software { formats: vec![Format::Onnx], dtypes }
+}
 
 /// A loaded model.
 pub trait Model {

@@ -30,7 +30,7 @@ use self::repository::OwnRepository;
 use crate::doors::grpc;
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, server};
-use crate::outside::{jitter, now_ms};
+use crate::outside::{Steady, jitter};
 use crate::table::{NotServed, Served, Table, VersionState};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
 use crate::worker::protocol::{Load, Loaded};
@@ -151,6 +151,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         memory_bytes: config.memory_bytes.unwrap_or_else(default_memory_bytes),
         inbox,
         config,
+        steady: Steady::start(),
     };
     for (name, labels) in &server.config.labels {
         server.table.set_labels(&name.into(), labels.clone());
@@ -234,6 +235,8 @@ struct Server {
     memory_bytes: u64,
     inbox: mpsc::UnboundedSender<(WorkerId, WorkerEvent)>,
     config: Config,
+    /// What deadlines are counted in: a wall clock that jumps moves none.
+    steady: Steady,
 }
 
 impl Server {
@@ -257,7 +260,7 @@ impl Server {
                 identity::write_durably(&path, &serde_json::to_vec(&words)?, 0o644)?;
             }
             let due = self.repository.next_deadline_ms();
-            let due = due.map(|due| Instant::now() + Duration::from_millis(due.saturating_sub(now_ms())));
+            let due = due.map(|due| Instant::now() + Duration::from_millis(due.saturating_sub(self.steady.now_ms())));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some((worker, event)) = events.recv() => self.happen(worker, event),
@@ -392,7 +395,7 @@ impl Server {
     }
 
     fn step(&mut self, event: Event) {
-        for action in self.repository.step(event, now_ms(), jitter()) {
+        for action in self.repository.step(event, self.steady.now_ms(), jitter()) {
             self.carry_out(action);
         }
     }

@@ -63,12 +63,7 @@ pub fn confine(worker: u64, process: u32, memory_bytes: u64, cpu_milli: u32) -> 
 impl Delegated {
     /// `own` is what the kernel says of the agent's groups, `process` the agent.
     fn take(mount: &Path, own: &str, process: u32) -> Option<Self> {
-        let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        // A name that leads out of what is mounted here: the group is another's.
-        if Path::new(path).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-            return None;
-        }
-        let here = mount.join(path);
+        let here = mount.join(path_in(own)?);
         // An agent that was started again by itself, or by a systemd that was told to, is in its leaf.
         let in_leaf = here.file_name().is_some_and(|name| name == AGENT);
         let folder = if in_leaf { here.parent()?.to_owned() } else { here };
@@ -137,9 +132,21 @@ impl Group {
     /// Whether the kernel ended a process in it because there was no memory left.
     pub fn out_of_memory(&self) -> bool {
         let events = std::fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
-        let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        killed.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+        tells_of_a_kill(&events)
     }
+}
+
+/// The agent's group below the mount, from what the kernel says of its groups.
+pub fn path_in(own: &str) -> Option<&Path> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new)?;
+    // A name that leads out of what is mounted here: the group is another's.
+    path.components().all(|part| matches!(part, std::path::Component::Normal(_))).then_some(path)
+}
+
+/// Whether a group's `memory.events` tell that the kernel ended a process in it.
+pub fn tells_of_a_kill(events: &str) -> bool {
+    let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    killed.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
 }
 
 impl Drop for Group {

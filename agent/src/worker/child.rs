@@ -262,9 +262,10 @@ fn check(model: &dyn Model, golden: Option<&[u8]>) -> Result<Measured, String> {
         if let Some(golden) = &golden {
             golden::check(golden, model, model.inputs(), model.outputs())?;
         }
-        let row = golden
-            .and_then(|golden| golden::one_row(&golden, model.inputs()))
-            .unwrap_or_else(|| golden::zeros(model.inputs()));
+        let row = match golden.and_then(|golden| golden::one_row(&golden, model.inputs())) {
+            Some(row) => row,
+            None => golden::zeros(model.inputs())?,
+        };
         measure(model, &row)
     })
 }

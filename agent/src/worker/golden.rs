@@ -7,6 +7,7 @@ use muster_shared::golden::{Golden, Tolerance};
 use muster_shared::manifest::{Dtype, Port};
 use serde_json::Value;
 
+use super::protocol::BODY_BYTES_MAX;
 use crate::engine::Model;
 use crate::tensor::{self, Tensor};
 
@@ -66,13 +67,23 @@ pub fn compare(tolerance: Tolerance, expected: &Tensor, got: &Tensor) -> Result<
     Ok(())
 }
 
-/// A row of zeros, to measure a model that came without golden vectors.
-pub fn zeros(inputs: &[Port]) -> Vec<Tensor> {
+/// A row of zeros, to measure a model that came without golden vectors; an error where nobody could send
+/// such a row.
+pub fn zeros(inputs: &[Port]) -> Result<Vec<Tensor>, String> {
+    let mut left = BODY_BYTES_MAX;
     let zeros = |port: &Port| {
         let shape: Vec<usize> = port.shape.iter().map(|size| size.map_or(1, |size| size as usize)).collect();
         // The empty string takes four bytes, its length.
-        let data = vec![0; shape.iter().product::<usize>() * port.dtype.size_bytes().unwrap_or(4)];
-        Tensor { name: port.name.clone(), dtype: port.dtype, shape, data: data.into() }
+        let bytes = tensor::elements(&shape).and_then(|count| count.checked_mul(port.dtype.size_bytes().unwrap_or(4)));
+        let Some(bytes) = bytes.filter(|bytes| *bytes <= left) else {
+            return Err(format!(
+                "input {:?} is too large to measure: with the inputs before it one row is beyond {BODY_BYTES_MAX} \
+                 bytes; give golden vectors, or a model that takes less",
+                port.name
+            ));
+        };
+        left -= bytes;
+        Ok(Tensor { name: port.name.clone(), dtype: port.dtype, shape, data: vec![0; bytes].into() })
     };
     inputs.iter().map(zeros).collect()
 }
@@ -173,6 +184,19 @@ mod tests {
             Err("golden case 0: output \"y\"[0] is 2.0999999046325684, expected 2".into())
         );
         assert!(checked(golden, &Times(f32::NAN)).is_err());
+    }
+
+    #[test]
+    fn a_row_of_zeros_that_nobody_could_send_is_refused_and_takes_no_memory() {
+        let port = |shape: &[Option<u32>]| Port { name: "x".into(), dtype: Dtype::F32, shape: shape.to_vec() };
+        let good = zeros(&[port(&[None, Some(2)]), port(&[])]).expect("small");
+        assert_eq!(good.iter().map(|tensor| tensor.data.len()).collect::<Vec<_>>(), [8, 4]);
+        assert!(good.iter().all(Tensor::is_sound));
+        let huge = Some(u32::MAX);
+        for shape in [&[huge, huge, huge][..], &[huge, huge, Some(4)], &[huge], &[Some(1 << 26), None]] {
+            let refused = zeros(&[port(&[None]), port(shape)]).expect_err("too large");
+            assert!(refused.contains("too large to measure"), "{refused}");
+        }
     }
 
     #[test]

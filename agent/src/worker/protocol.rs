@@ -17,6 +17,8 @@ use crate::tensor::{self, Tensor};
 pub const HEAD_BYTES_MAX: usize = 1024 * 1024;
 /// The body of one frame; a longer one ends the worker.
 pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Memory that is made ready for a frame's rest at a time.
+const RESERVED_BYTES_MAX: usize = 4 * PIPE_BYTES;
 /// The two lengths in front.
 const LENGTHS_BYTES: usize = 8;
 /// How much each pipe holds: a tensor that fits in goes over with one wake-up of the other end. The
@@ -215,7 +217,8 @@ impl tokio_util::codec::Decoder for Frames {
         let (head, body) = checked_lengths(*lengths)?;
         let all = LENGTHS_BYTES + head + body;
         if read.len() < all {
-            read.reserve(all - read.len());
+            // Not all at once: a worker that says how much will come must first send it.
+            read.reserve((all - read.len()).min(RESERVED_BYTES_MAX));
             return Ok(None);
         }
         let mut frame = read.split_to(all).freeze();
@@ -266,6 +269,15 @@ mod tests {
                 .collect();
             assert_eq!((tensors, &buffer[..]), (vec![tensor(&[1, 2, 3]), tensor(&[])], &b"next"[..]));
         }
+    }
+
+    #[test]
+    fn a_worker_that_promises_much_gets_no_memory_for_it() {
+        let mut promised = BytesMut::new();
+        promised.extend_from_slice(&(HEAD_BYTES_MAX as u32).to_le_bytes());
+        promised.extend_from_slice(&(BODY_BYTES_MAX as u32).to_le_bytes());
+        assert!(Frames.decode(&mut promised).expect("no error").is_none());
+        assert!(promised.capacity() <= 2 * RESERVED_BYTES_MAX, "{}", promised.capacity());
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! `muster claim new`: a token by which devices enrol. The server gives id and secret; what the
-//! device is to believe in comes from what is pinned here, never from the server.
+//! `muster claim`: tokens by which devices enrol, and the factory list. The server gives a token's id and
+//! secret; what the device is to believe in comes from what is pinned here, never from the server.
+
+pub mod factory;
 
 use std::path::PathBuf;
 
@@ -13,7 +15,10 @@ use serde::Serialize;
 use crate::context::{Context, Session};
 use crate::error::{Attempt as _, Failure, Result, next_move};
 use crate::files::{self, Readable};
-use crate::output::{self, date, now_ms};
+use crate::output::{self, Format, date, now_ms};
+
+/// The label that says at which site a device stands.
+const SITE_LABEL: &str = "site";
 
 /// Arguments of `muster claim`.
 #[derive(clap::Args)]
@@ -26,6 +31,20 @@ pub struct Args {
 enum Command {
     /// Make a claim and print its token
     New(New),
+    /// List the claims
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
+    /// Make a claim count no more; devices that it enrolled stay
+    Revoke {
+        /// The claim's id, as `muster claim list` shows it
+        id: String,
+    },
+    /// Keys that enrol without a claim
+    #[command(subcommand)]
+    Factory(factory::Command),
 }
 
 #[derive(clap::Args)]
@@ -39,6 +58,18 @@ struct New {
     /// A label that every device enrolled with it gets
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(LabelText, LabelText)>,
+    /// Where the devices stand: the same as --label site=S
+    #[arg(long, value_name = "S")]
+    site: Option<LabelText>,
+    /// A label that a device may set itself as it enrols; may be repeated
+    #[arg(long = "may-label", value_name = "K", conflicts_with = "may_label_anything")]
+    may_label: Vec<LabelText>,
+    /// Let devices set any label
+    #[arg(long)]
+    may_label_anything: bool,
+    /// Let no device in before `muster approve DEVICE`
+    #[arg(long)]
+    needs_approval: bool,
     /// Write the token to a file that only you can read
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -57,7 +88,12 @@ struct View<'a> {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let Command::New(new) = args.command;
+    let new = match args.command {
+        Command::New(new) => new,
+        Command::List { output } => return super::get::claims(output, session).await,
+        Command::Revoke { id } => return revoke(&id, session).await,
+        Command::Factory(command) => return factory::run(command, session).await,
+    };
     let (_, context) = session.context()?;
     // Without a root no device could believe anything: said before anything is made.
     let root = context.pinned_root()?;
@@ -65,7 +101,21 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint("say for instance --ttl 1h"));
     }
-    let asked = NewClaim { uses: new.uses, ttl_seconds: seconds, labels: Labels::from_iter(new.labels.clone()) };
+    let mut labels = Labels::from_iter(new.labels.clone());
+    if let Some(site) = &new.site {
+        let key = SITE_LABEL.parse::<LabelText>().attempt(|| "cannot name the site")?;
+        if labels.insert(key, site.clone()).is_some_and(|other| other != *site) {
+            return Err(Failure::new("the claim names two sites").hint("give --site or --label site=…, not both"));
+        }
+    }
+    let asked = NewClaim {
+        uses: new.uses,
+        ttl_seconds: seconds,
+        labels,
+        may_label: new.may_label.clone(),
+        may_label_anything: new.may_label_anything,
+        needs_approval: new.needs_approval,
+    };
     let issued_ms = now_ms();
     let claim: Claim =
         context.client()?.send_json(Method::POST, "/claims", &asked).await.attempt(|| "cannot make a claim")?;
@@ -77,6 +127,20 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         issued_ms,
     };
     tell(&new, &context, &claim, &token.to_string())
+}
+
+async fn revoke(id: &str, session: &Session) -> Result<()> {
+    bytes::<8>(id).map_err(|_| {
+        Failure::new(format!("{id:?} is no claim's id"))
+            .hint("`muster claim list` shows the ids of those that there are")
+    })?;
+    session
+        .client()?
+        .command(Method::POST, &format!("/claims/{id}/revoke"))
+        .await
+        .attempt(|| format!("cannot revoke claim {id}"))
+        .map_err(|failure| failure.hint_if_none("`muster claim list` shows those that there are"))?;
+    output::print_line(format_args!("claim {id} counts no more"))
 }
 
 fn tell(new: &New, context: &Context, claim: &Claim, token: &str) -> Result<()> {

@@ -1,6 +1,6 @@
-//! `muster delete`: a deployment goes; devices stop serving it.
+//! `muster delete`: a deployment goes, and devices stop serving it; or a revoked device is forgotten.
 
-use muster_shared::DeploymentName;
+use muster_shared::{DeploymentName, DeviceId};
 use serde::Serialize;
 
 use crate::context::Session;
@@ -11,7 +11,7 @@ use crate::resources::Kind;
 /// Arguments of `muster delete`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What it is: only deployments are deleted
+    /// What it is: a deployment, or a device that is revoked
     #[arg(value_enum)]
     kind: Kind,
     /// Its name
@@ -23,25 +23,29 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Deleted {
-    name: DeploymentName,
+    name: String,
     action: &'static str,
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    if args.kind != Kind::Deployments {
-        return Err(Failure::new(format!("a {} cannot be deleted", args.kind.noun()))
-            .hint("only deployments can: `muster delete deployment NAME`"));
-    }
-    let attempt = || format!("cannot delete deployment {}", args.name);
-    let name = args.name.parse::<DeploymentName>().attempt(attempt)?;
+    let noun = args.kind.noun();
+    let attempt = || format!("cannot delete {noun} {}", args.name);
+    let path = match args.kind {
+        Kind::Deployments => format!("/deployments/{}", args.name.parse::<DeploymentName>().attempt(attempt)?),
+        Kind::Devices => format!("/devices/{}", args.name.parse::<DeviceId>().attempt(attempt)?),
+        Kind::Bundles | Kind::Events | Kind::Claims => {
+            return Err(Failure::new(format!("a {noun} cannot be deleted"))
+                .hint("deployments can, and revoked devices: `muster delete deployment NAME`"));
+        }
+    };
     session
         .client()?
-        .delete(&format!("/deployments/{name}"))
+        .delete(&path)
         .await
         .attempt(attempt)
-        .map_err(|failure| failure.hint_if_none("`muster get deployments` lists those that there are"))?;
+        .map_err(|failure| failure.hint_if_none(format!("`muster get {noun}s` lists those that there are")))?;
     match args.output {
-        TextOrJson::Text => output::print_line(format_args!("deployment {name} deleted")),
-        TextOrJson::Json => output::print_json(&Deleted { name, action: "deleted" }),
+        TextOrJson::Text => output::print_line(format_args!("{noun} {} deleted", args.name)),
+        TextOrJson::Json => output::print_json(&Deleted { name: args.name, action: "deleted" }),
     }
 }

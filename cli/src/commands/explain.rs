@@ -108,7 +108,8 @@ fn if_any<T: DeserializeOwned>(answer: Result<T, ClientError>) -> Result<Option<
     }
 }
 
-fn deployment_text(it: &DeploymentExplained) -> String {
+/// Why a deployment is as it is, for people.
+pub fn deployment_text(it: &DeploymentExplained) -> String {
     let version =
         it.version.map_or_else(|| "no version to serve yet".to_owned(), |version| format!("version {version}"));
     let first = format!("{}: {version}, {} of {} ready", it.name, it.ready, tell::count(it.wanted, "replica"));
@@ -125,7 +126,8 @@ fn deployment_text(it: &DeploymentExplained) -> String {
     whole([first], table, rest)
 }
 
-fn device_text(it: &DeviceExplained) -> String {
+/// Why a device is as it is, for people.
+pub fn device_text(it: &DeviceExplained) -> String {
     let first = format!("{}: {}, {}", it.id, it.presence, tell::device::schedule(it.schedule));
     let table = (!it.replicas.is_empty()).then(|| {
         let rows = it.replicas.iter().map(|it| (it.deployment.as_str(), &it.replica));

@@ -42,6 +42,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     }
 }
 
+/// The claims, for `muster claim list`.
+pub(super) async fn claims(output: Format, session: &Session) -> Result<()> {
+    run(Args { kind: Kind::Claims, name: None, output, watch: false }, session).await
+}
+
 impl Args {
     async fn fetch(&self, client: &Client) -> Result<Vec<Item>> {
         self.kind.fetch(client, self.name.as_deref(), self.output == Format::Wide).await

@@ -64,7 +64,8 @@ struct Change {
 pub fn run(args: Args, session: &Session) -> Result<()> {
     let bundle = open(&args.file)?;
     let older = args.against.as_deref().map(open).transpose()?;
-    let root = session.context_if_any()?.and_then(|(_, context)| trust::remembered(&session.home, context.root?));
+    let root =
+        session.context_if_any()?.and_then(|(_, context)| trust::newest_remembered(&session.home, context.root?));
     let view = View {
         digest: bundle.digest,
         signed_by: signed_by(&bundle, root.as_ref()),

@@ -21,7 +21,7 @@ pub struct Args {
     /// https://HOST:PORT, as the control plane printed it
     url: String,
     /// SHA-256 of the control plane's CA certificate, as it printed it (plain http on loopback: may be left out)
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = Digest::typed)]
     ca_fingerprint: Option<Digest>,
     /// The one-time code that the control plane printed; asked for on a terminal
     #[arg(long, env = "MUSTER_CODE", hide_env_values = true)]
@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// The digest of the fleet's root, from whoever made it with `muster keys init`
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = Digest::typed)]
     root_digest: Option<Digest>,
     /// Pin whatever root the control plane shows (only where nobody can stand in between)
     #[arg(long, conflicts_with = "root_digest")]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use muster_shared::id::{ModelName, UnixMs, VariantName, Version};
 use muster_shared::limits::{FILE_BYTES_MAX, GOLDEN_BYTES_MAX, MANIFEST_BYTES_MAX};
 use muster_shared::manifest::{FileRef, Format, Manifest, Variant};
-use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::signing::payload_type;
 use serde::Serialize;
 
-use super::keys::read_key;
 use crate::error::{Attempt as _, Failure, Result, next_move, warn};
 use crate::files::{self, Readable};
+use crate::keys::Signer;
+use crate::keys::passphrase::Unlock;
 use crate::onnx::Model;
 use crate::{bundle, golden, output};
 
@@ -31,9 +32,11 @@ pub struct Args {
     /// Inputs with the outputs that a right model gives, as JSON: devices check them before they serve
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
-    /// The publisher's private key, as `muster keys init` made it
+    /// The publisher's private key: a file as `muster keys init` made it, or a PKCS#11 URI
     #[arg(long)]
-    key: PathBuf,
+    key: String,
+    #[command(flatten)]
+    unlock: Unlock,
     /// Where the bundle goes
     #[arg(short, long, value_name = "FILE.bundle")]
     output: PathBuf,
@@ -57,7 +60,7 @@ struct View<'a> {
 
 pub fn run(args: Args) -> Result<()> {
     // The key first: it is the likeliest to be missing, and the quickest to check.
-    let key = read_key(&args.key)?;
+    let key = Signer::open(&args.key, &args.unlock)?;
     let file = read(&args.model, FILE_BYTES_MAX)?;
     let model = Model::read(file.clone())
         .map_err(|error| Failure::new(format!("cannot pack {}: {error}", args.model.display())).hint(error.hint()))?;
@@ -86,7 +89,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let payload = manifest.to_payload();
     Manifest::parse(&payload).attempt(|| format!("cannot pack {}", args.model.display()))?;
-    let envelope = Envelope::sign(payload_type::MANIFEST, payload, &[&key]);
+    let envelope = key.sign(payload_type::MANIFEST, payload)?;
     let attempt = || format!("cannot write {}", args.output.display());
     if envelope.to_json().len() > MANIFEST_BYTES_MAX {
         return Err(Failure::new("the manifest is too long").hint("give the model's inputs and outputs shorter names"));

@@ -29,7 +29,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Take the silent devices for lost, so that what is frozen moves
+    /// Let go on what waits: silent devices are taken for lost, a restored database is taken as it is
     Approve {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
@@ -56,6 +56,9 @@ pub(super) async fn preview(client: &Client, deployments: Vec<Deployment>, forma
         return output::print_json(&plan);
     }
     output::print(&text(&plan))?;
+    if plan.restored.is_some() {
+        next_move("look at `muster get devices` and at this plan, then `muster plan approve` lets changes go on");
+    }
     if !plan.frozen.is_empty() {
         next_move("if these devices will not come back, `muster plan approve` lets their replicas move");
     }
@@ -63,16 +66,27 @@ pub(super) async fn preview(client: &Client, deployments: Vec<Deployment>, forma
 }
 
 async fn approve(client: &Client, format: TextOrJson) -> Result<()> {
+    let asked = PlanRequest { deployments: vec![] };
+    let before: PlanView = client.send_json(Method::POST, "/plan", &asked).await.attempt(|| "cannot plan")?;
     let plan: PlanView = client.post("/plan/approve").await.attempt(|| "cannot approve the plan")?;
     if format == TextOrJson::Json {
         return output::print_json(&plan);
     }
-    output::print_line("approved: silent devices are taken for lost, and moves go on")?;
+    output::print_line(match before.restored {
+        Some(_) => {
+            "approved: changes go on with the database as it is; devices that hold later states keep them until you \
+             approve again"
+        }
+        None => "approved: silent devices are taken for lost, and changes go on",
+    })?;
     output::print(&text(&plan))
 }
 
-fn text(plan: &PlanView) -> String {
-    let mut text = match plan.changes.len() {
+/// A plan, for people.
+pub fn text(plan: &PlanView) -> String {
+    let restored = plan.restored.iter().map(|why| format!("{}\n", one_line(why))).collect::<String>();
+    let mut text = restored;
+    text += &match plan.changes.len() {
         0 => "nothing would change\n".to_owned(),
         _ => changes(&plan.changes).render(),
     };

@@ -17,7 +17,7 @@ use super::inspect;
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::context::Session;
-use crate::error::{Attempt as _, Failure, Result, next_move};
+use crate::error::{Attempt as _, Failure, Result, next_move, warn};
 use crate::output::{self, TextOrJson};
 use crate::trust;
 
@@ -71,6 +71,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         }
     }
 
+    if let Some(why) = &status.barred {
+        warn(format_args!("it was taken, but nothing will begin with it: {why}"));
+    }
     let view = View {
         manifest: bundle.digest,
         files_uploaded: status.missing.len(),

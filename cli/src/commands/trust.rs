@@ -1,12 +1,17 @@
-//! `muster trust show`: the newest root that follows from the pinned one.
+//! `muster trust show`: the newest root that follows from the pinned one, the version floors, and what
+//! both keep from being placed.
 
+use muster_shared::api::catalog::BundleView;
+use muster_shared::floor::Floor;
 use muster_shared::id::UnixMs;
-use muster_shared::signing::key::PublicKey;
+use muster_shared::signing::key::{KeyId, PublicKey};
 use muster_shared::{Digest, FleetId};
 use serde::Serialize;
 
+use super::floor;
 use crate::context::{PinnedRoot, Session};
-use crate::error::{Result, warn};
+use crate::error::{Attempt as _, Result, warn};
+use crate::keys::fingerprint;
 use crate::output::{self, Facts, TextOrJson, date, now_ms};
 use crate::trust;
 
@@ -25,6 +30,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: TextOrJson,
     },
+    /// Set the lowest version of a model that may run anywhere, signed by its publisher
+    Floor(floor::Args),
 }
 
 #[derive(Serialize)]
@@ -40,13 +47,24 @@ struct View<'a> {
     publishers: &'a [muster_shared::root::Publisher],
     directors: &'a [PublicKey],
     release: &'a muster_shared::root::Role,
+    compromised: &'a [KeyId],
+    floors: &'a [Floor],
+    /// Bundles with which nothing may begin.
+    barred: Vec<String>,
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let Command::Show { output } = args.command;
+    let output = match args.command {
+        Command::Show { output } => output,
+        Command::Floor(args) => return floor::run(args, session).await,
+    };
     let (_, context) = session.context()?;
     let pinned = context.pinned_root()?;
-    let trusted = trust::newest_root(&context.client()?, pinned).await?;
+    let client = context.client()?;
+    let trusted = trust::newest_root(&client, pinned).await?;
+    let floors = trust::floors(&client, &trusted).await?;
+    let barred: Vec<BundleView> = client.get("/bundles").await.attempt(|| "cannot list the bundles")?;
+    let barred: Vec<BundleView> = barred.into_iter().filter(|bundle| bundle.barred.is_some()).collect();
     let root = trusted.root();
     if root.expires_ms <= now_ms() {
         warn("this root has expired: what serves goes on, but nothing new begins until a new root is signed");
@@ -63,6 +81,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
             publishers: &root.publishers,
             directors: &root.directors,
             release: &root.release,
+            compromised: &root.compromised,
+            floors: &floors,
+            barred: barred.iter().map(|bundle| format!("{}/{}", bundle.model, bundle.version)).collect(),
         });
     }
     let mut facts = Facts::default();
@@ -71,17 +92,32 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     facts.add("pinned", format!("version {}, {}", pinned.version, pinned.digest));
     facts.add("expires", date(root.expires_ms));
     for key in &root.root.keys {
-        facts.add("root key", format!("{} ({} of {} must sign)", key.id(), root.root.threshold, root.root.keys.len()));
+        facts.add(
+            "root key",
+            format!("{} ({} of {} must sign)", fingerprint::of(key), root.root.threshold, root.root.keys.len()),
+        );
     }
     for publisher in &root.publishers {
         let models = publisher
             .models
             .as_ref()
             .map(|models| models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
-        facts.add("publisher", format!("{} ({})", publisher.key.id(), models.as_deref().unwrap_or("every model")));
+        facts.add(
+            "publisher",
+            format!("{} ({})", fingerprint::of(&publisher.key), models.as_deref().unwrap_or("every model")),
+        );
     }
-    root.directors.iter().for_each(|key| facts.add("director", key.id()));
-    root.release.keys.iter().for_each(|key| facts.add("release key", key.id()));
-    root.compromised.iter().for_each(|key| facts.add("compromised", key));
+    root.directors.iter().for_each(|key| facts.add("director", fingerprint::of(key)));
+    root.release.keys.iter().for_each(|key| facts.add("release key", fingerprint::of(key)));
+    root.compromised.iter().for_each(|key| facts.add("compromised", fingerprint::groups(key.0)));
+    for floor in &floors {
+        let text =
+            format!("{} below version {} never runs, since {}", floor.model, floor.version, date(floor.issued_ms));
+        facts.add("floor", text);
+    }
+    for bundle in &barred {
+        let why = bundle.barred.as_deref().unwrap_or_default();
+        facts.add("not placed", format!("{} {}: {why}", bundle.model, bundle.version));
+    }
     output::print(&facts.render())
 }

@@ -55,7 +55,11 @@ fn item(bundle: &BundleView, wide: bool) -> Result<Item> {
 }
 
 fn state(bundle: &BundleView) -> &'static str {
-    if bundle.complete { "complete" } else { "incomplete" }
+    match (&bundle.barred, bundle.complete) {
+        (Some(_), _) => "not placed",
+        (None, true) => "complete",
+        (None, false) => "incomplete",
+    }
 }
 
 fn ports(ports: &[muster_shared::manifest::Port]) -> String {
@@ -68,6 +72,9 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
         facts.add("model", &bundle.model);
         facts.add("version", bundle.version);
         facts.add("state", state(bundle));
+        if let Some(why) = &bundle.barred {
+            facts.add("why", why);
+        }
         facts.add("size", bytes(bundle.bytes));
         facts.add("pushed", date(bundle.pushed_ms));
         facts.add("manifest", bundle.manifest);

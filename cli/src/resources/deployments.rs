@@ -99,7 +99,8 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
     Ok(text(&one(client, name).await?))
 }
 
-fn text(deployment: &Deployment) -> String {
+/// All that is known of a deployment, for people.
+pub fn text(deployment: &Deployment) -> String {
     let Deployment { metadata, spec, .. } = deployment;
     let status = deployment.status.clone().unwrap_or_default();
     let mut facts = Facts::default();

@@ -70,16 +70,21 @@ pub async fn describe(client: &Client, name: &str) -> Result<String> {
     Ok(text(&one(client, name).await?, now_ms()))
 }
 
-fn text(device: &DeviceView, now_ms: UnixMs) -> String {
+/// All that is known of a device, for people.
+pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
     let mut facts = Facts::default();
     facts.add("name", &device.id);
     facts.add("labels", labels(&device.labels));
     facts.add("state", tell::device::state(device, now_ms));
+    if let Some(why) = &device.standing_why {
+        facts.add("standing", why);
+    }
     facts.add("schedule", tell::device::schedule(device.schedule));
     facts.add("last seen", or_dash(device.last_seen_ms.map(date)));
     facts.add("enrolled", date(device.enrolled_ms));
     facts.add("key", device.fingerprint);
     facts.add("desired", format!("{} (applied {})", or_dash(device.desired), or_dash(device.applied)));
+    device.notes.iter().for_each(|note| facts.add("note", note));
     if let Some(refused) = &device.desired_refused {
         facts.add("refused desired", format!("{}: {}", or_dash(refused.generation), refused.reason));
     }

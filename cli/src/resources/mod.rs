@@ -3,8 +3,8 @@
 
 mod bundles;
 mod claims;
-mod deployments;
-mod devices;
+pub mod deployments;
+pub mod devices;
 mod events;
 
 use serde::Serialize;
@@ -102,7 +102,7 @@ impl Kind {
             Self::Devices => devices::fetch(client, name, wide).await,
             Self::Bundles => bundles::fetch(client, name, wide).await,
             Self::Events => events::fetch(client, name).await,
-            Self::Claims => claims::fetch(client, name).await,
+            Self::Claims => claims::fetch(client, name, wide).await,
         }
     }
 

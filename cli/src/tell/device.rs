@@ -1,12 +1,23 @@
 //! Whether a device is there, and what an operator wants of it.
 
 use muster_shared::api::fleet::{DeviceView, Schedule};
+use muster_shared::api::members::Standing;
 use muster_shared::id::UnixMs;
 
 use crate::output::age;
 
 /// In one word or two: `connected`, `cordoned`, `draining, silent 12s`.
 pub fn state(device: &DeviceView, now_ms: UnixMs) -> String {
+    let standing = match device.standing {
+        Standing::Member => None,
+        Standing::Waiting => Some("waiting"),
+        Standing::Held => Some("held"),
+        Standing::Cloned => Some("cloned"),
+        Standing::Revoked => Some("revoked"),
+    };
+    if let Some(word) = standing {
+        return word.to_owned();
+    }
     let silence = (!device.connected).then(|| match device.silent_since_ms {
         Some(since_ms) => format!("silent {}", age(since_ms, now_ms)),
         None => "silent".to_owned(),
@@ -61,6 +72,8 @@ pub mod tests {
             (json!({"schedule": "draining"}), "draining"),
             (json!({"connected": false, "silentSinceMs": 1000}), "silent 12s"),
             (json!({"connected": false}), "silent"),
+            (json!({"standing": "revoked", "connected": false}), "revoked"),
+            (json!({"standing": "cloned"}), "cloned"),
             (json!({"connected": false, "silentSinceMs": 1000, "schedule": "draining"}), "draining, silent 12s"),
         ] {
             assert_eq!(state(&device(fields), 13_000), text);

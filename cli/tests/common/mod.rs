@@ -10,11 +10,19 @@ use std::process::{Command, Output, Stdio};
 /// A home folder of its own, in which `muster` runs.
 pub struct Desk {
     folder: tempfile::TempDir,
+    /// What its environment holds beside the usual.
+    variables: Vec<(String, String)>,
 }
 
 impl Desk {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        Self { folder: tempfile::tempdir().expect("a folder"), variables: vec![] }
+    }
+
+    /// From now on, the environment holds this.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(held, _)| held != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -39,6 +47,7 @@ impl Desk {
             .env_clear()
             .env("MUSTER_HOME", self.path("home"))
             .env("SOURCE_DATE_EPOCH", "1700000000")
+            .envs(self.variables.clone())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -31,6 +31,7 @@ pub struct Plane {
 struct State {
     ca: String,
     roots: Vec<Envelope>,
+    floors: Vec<Envelope>,
     manifests: Vec<Envelope>,
     blobs: BTreeMap<Digest, usize>,
     deployments: BTreeMap<String, Value>,
@@ -87,6 +88,20 @@ impl Plane {
     /// Scripted requests that came since the last call, with their bodies.
     pub fn heard(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.state.lock().expect("the state").heard)
+    }
+
+    /// The roots that came, by version.
+    pub fn roots(&self) -> Vec<Envelope> {
+        self.state.lock().expect("the state").roots.clone()
+    }
+
+    /// The manifests that came.
+    pub fn manifests(&self) -> Vec<Envelope> {
+        self.state.lock().expect("the state").manifests.clone()
+    }
+
+    pub fn next_director() -> SecretKey {
+        SecretKey::from_seed([6; 32])
     }
 
     pub fn director() -> SecretKey {
@@ -174,7 +189,7 @@ fn answer(request: &Request, state: &mut State) -> Answer {
     let line = request.line.replace("/api/v1", "");
     let json = || serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
     let envelope = || serde_json::from_slice::<Envelope>(&request.body).expect("an envelope");
-    let open = ["GET /info", "POST /login", "GET /trust/roots"];
+    let open = ["GET /info", "POST /login", "GET /trust/roots", "GET /trust/floors"];
     if !open.contains(&line.as_str()) && request.token.as_deref() != Some(TOKEN) {
         return (401, "", String::new());
     }
@@ -192,6 +207,17 @@ fn answer(request: &Request, state: &mut State) -> Answer {
         ("POST", "/login") if json()["code"] == CODE => good(json!({"token": TOKEN, "user": "admin"})),
         ("POST", "/login") => problem(401, "the code is wrong or spent", "restart with --new-code"),
         ("GET", "/whoami") => good(json!({"user": "admin"})),
+        ("POST", "/trust/director/next") => {
+            good(json!({"key": Plane::director().public(), "next": Plane::next_director().public()}))
+        }
+        ("GET", "/trust/floors") => good(json!(state.floors)),
+        ("POST", "/trust/floors") => {
+            let envelope = envelope();
+            let floor: Value = serde_json::from_slice(&envelope.payload).expect("a floor");
+            state.floors.push(envelope);
+            good(json!({"model": floor["model"], "version": floor["version"], "newest": null}))
+        }
+        ("GET", "/devices/edge-1/diagnosis") => good(json!({"clock": "trusted"})),
         ("GET", "/trust/director") => good(json!({"key": Plane::director().public()})),
         ("GET", "/trust/roots") => good(json!(state.roots)),
         ("POST", "/trust/roots") if std::mem::take(&mut state.is_out_of_order) => (503, "", String::new()),
@@ -272,7 +298,7 @@ fn bundle(envelope: &Envelope) -> Value {
     })
 }
 
-fn device() -> Value {
+pub fn device() -> Value {
     json!({
         "id": "edge-1", "connected": true, "schedule": "open", "lastSeenMs": 1000, "enrolledMs": 1000, "fingerprint": Digest::of("key"),
         "labels": {"site": "north"}, "desired": {"epoch": 1, "number": 4}, "applied": {"epoch": 1, "number": 4},

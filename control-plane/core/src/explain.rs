@@ -6,6 +6,8 @@ use muster_shared::api::deployment::{Selector, VersionRule};
 use muster_shared::quantity::{Bytes, MilliCpu};
 use muster_shared::{DeploymentName, DeviceId, ModelName, Version};
 
+use crate::fleet::Barred;
+
 /// Reasons that one sentence lists; the rest are counted.
 pub const REASONS_LISTED_MAX: usize = 5;
 
@@ -59,6 +61,15 @@ pub enum Reason {
         model: ModelName,
         /// The version rule asked for.
         version: VersionRule,
+    },
+    /// There is a bundle, but nothing may begin with it.
+    Barred {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+        /// Why.
+        why: Barred,
     },
     /// The fleet is empty.
     NoDevices,
@@ -156,6 +167,7 @@ impl Reason {
     pub fn device(&self) -> Option<&DeviceId> {
         match self {
             Self::NoBundle { .. }
+            | Self::Barred { .. }
             | Self::NoDevices
             | Self::NoMatch { .. }
             | Self::OneEach
@@ -183,6 +195,9 @@ impl Reason {
     pub fn word(&self) -> &'static str {
         match self {
             Self::NoBundle { .. } => "NoBundle",
+            Self::Barred { why: Barred::BelowFloor(_), .. } => "BelowFloor",
+            Self::Barred { why: Barred::RootExpired, .. } => "RootExpired",
+            Self::Barred { .. } => "PublisherNotTrusted",
             Self::NoDevices => "NoDevices",
             Self::NoMatch { .. } => "NoDeviceMatches",
             Self::OneEach | Self::OthersHoldOne => "TooFewDevices",
@@ -224,6 +239,14 @@ impl fmt::Display for Reason {
             }
             Self::NoBundle { model, version: VersionRule::Exact(version) } => {
                 write!(f, "model {model} has no complete bundle of version {version}")
+            }
+            Self::Barred { model, version, why } => {
+                let next = match why {
+                    Barred::BelowFloor(floor) => format!("push version {floor} or a later one"),
+                    Barred::RootExpired => "sign the next root: `muster keys renew`".to_owned(),
+                    _ => "sign it anew with a publisher's key that the root names, and push it again".to_owned(),
+                };
+                write!(f, "nothing begins with version {version} of model {model}: {why}; {next}")
             }
             Self::NoDevices => f.write_str("no device is enrolled yet"),
             Self::NoMatch { selector } => {

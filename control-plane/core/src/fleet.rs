@@ -11,6 +11,8 @@ use muster_shared::reported::{Measured, Phase};
 use muster_shared::{DeploymentName, DeviceId, Digest, ModelName, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::explain::Reason;
+
 /// The slots of one device, by deployment.
 pub type Slots = BTreeMap<DeploymentName, SlotSpec>;
 
@@ -248,22 +250,69 @@ pub struct Bundle {
     pub envelope: BlobRef,
     /// Its variants, best first.
     pub variants: Vec<(VariantName, Format)>,
+    /// Why it must not come to any device where it is not already, if it must not.
+    pub barred: Option<Barred>,
 }
 
-/// The bundle that a version rule means today.
+/// Why nothing begins with a bundle, whoever asks for it. Devices judge for themselves; this only keeps
+/// them from being told what they would refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    /// Its publisher wants nothing below this version to run.
+    BelowFloor(Version),
+    /// The root names nobody any more who signed it. What runs of it runs on.
+    PublisherRemoved,
+    /// Only keys that the root names as compromised signed it.
+    Compromised,
+    /// The root has expired: what runs runs on, and nothing begins.
+    RootExpired,
+}
+
+impl std::fmt::Display for Barred {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BelowFloor(floor) => write!(f, "its publisher wants nothing below version {floor} to run"),
+            Self::PublisherRemoved => f.write_str("the root names its publisher no more"),
+            Self::Compromised => f.write_str("only compromised keys signed it"),
+            Self::RootExpired => f.write_str("the root has expired"),
+        }
+    }
+}
+
+/// The bundle that a version rule means today, if anything may begin with it.
 pub fn resolve(bundles: &Bundles, model: &ModelName, rule: VersionRule) -> Option<(Version, Digest)> {
+    let (version, bundle) = meant(bundles, model, rule)?;
+    bundle.barred.is_none().then_some((version, bundle.manifest))
+}
+
+/// The bundle that a version rule means, barred or not. "Latest" passes over what a thief may have
+/// signed, but not over what a removed publisher did: that would take back what serves well.
+pub fn meant<'a>(bundles: &'a Bundles, model: &ModelName, rule: VersionRule) -> Option<(Version, &'a Bundle)> {
     let versions = bundles.get(model)?;
     let (version, bundle) = match rule {
-        VersionRule::Latest => versions.last_key_value()?,
+        VersionRule::Latest => {
+            let believed = versions.iter().rfind(|(_, bundle)| bundle.barred != Some(Barred::Compromised));
+            believed.or_else(|| versions.last_key_value())?
+        }
         VersionRule::Exact(version) => versions.get_key_value(&version)?,
     };
-    Some((*version, bundle.manifest))
+    Some((*version, bundle))
 }
 
 impl Inputs {
-    /// The bundle of a release, if it is still there.
+    /// The bundle of a release, if it is still there and something may begin with it.
     pub fn bundle(&self, release: &Release) -> Option<&Bundle> {
-        self.bundles.get(&release.model)?.get(&release.version).filter(|bundle| bundle.manifest == release.manifest)
+        let bundle = self.bundles.get(&release.model)?.get(&release.version)?;
+        (bundle.manifest == release.manifest && bundle.barred.is_none()).then_some(bundle)
+    }
+
+    /// Why there is nothing to begin with for this model and rule.
+    pub fn why_nothing(&self, model: &ModelName, rule: VersionRule) -> Reason {
+        let barred = meant(&self.bundles, model, rule).and_then(|(version, bundle)| Some((version, bundle.barred?)));
+        match barred {
+            Some((version, why)) => Reason::Barred { model: model.clone(), version, why },
+            None => Reason::NoBundle { model: model.clone(), version: rule },
+        }
     }
 
     /// How many replicas a deployment is to have.

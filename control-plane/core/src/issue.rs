@@ -150,6 +150,7 @@ mod tests {
             nonce: Nonce([nonce; 16]),
             root_version: 1,
             holds: holds.map(|(generation, digest)| Held { generation, digest }),
+            wants_time: false,
         };
         let need = |slots, epoch, now_ms| Need { slots, epoch, hello: None, applied: None, now_ms };
         let now = 2000;

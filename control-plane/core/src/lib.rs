@@ -1,6 +1,6 @@
 //! Where models go, and why: pure policy, no socket, file, clock or random number.
 //!
-//! Read in this order: what the planner knows ([`fleet`]); who is there ([`liveness`]); how a new
+//! Read in this order: what the planner knows ([`fleet`]); who is there ([`liveness`]), and who is there twice ([`clones`]); how a new
 //! version goes through the fleet ([`rollout`]); why a device is chosen or not ([`explain`]); which
 //! device takes one replica ([`place`]); what moves for a gain ([`rebalance`]); the whole plan
 //! ([`plan`]); all of it in one look at the fleet ([`decide`]); and what a device is told ([`issue`]).
@@ -9,6 +9,7 @@
 
 pub mod fleet;
 
+pub mod clones;
 pub mod liveness;
 pub mod rollout;
 

@@ -192,6 +192,7 @@ pub fn slot(request: Request<'_>, machine: Option<&Machine>) -> Option<SlotSpec>
         probation_ms: request.wanted.probation_ms,
         attempt: release.attempt,
         swap_in_place: false,
+        floor: None,
     })
 }
 

@@ -183,7 +183,7 @@ fn best_place(
     wanted: &Wanted,
     plan: &Plan,
 ) -> Result<(DeviceId, SlotSpec, Choice), Vec<Reason>> {
-    let no_bundle = || vec![Reason::NoBundle { model: wanted.model.clone(), version: wanted.version }];
+    let no_bundle = || vec![scene.inputs.why_nothing(&wanted.model, wanted.version)];
     let releases = wanted.releases.as_ref().ok_or_else(no_bundle)?;
     if let Some(reason) = &releases.closed {
         return Err(vec![Reason::Closed { version: releases.target.version, reason: reason.clone() }]);
@@ -202,7 +202,7 @@ fn explain_waiting(scene: &Scene<'_>, name: &DeploymentName, wanted: &Wanted, pl
     let unresolved = crate::fleet::resolve(&scene.inputs.bundles, &wanted.model, wanted.version).is_none();
     let reasons = if unresolved && replicas > 0 {
         // Said also when all replicas run something older: this is what the new version waits for.
-        vec![Reason::NoBundle { model: wanted.model.clone(), version: wanted.version }]
+        vec![scene.inputs.why_nothing(&wanted.model, wanted.version)]
     } else if missing > 0 {
         match best_place(scene, name, wanted, plan) {
             Err(reasons) => self::with_leaving(name, plan, reasons),

@@ -95,6 +95,7 @@ pub fn bundle(number: u64) -> Bundle {
         manifest: manifest(number),
         envelope: BlobRef { sha256: Digest::of(format!("envelope {number}")), bytes: 100 },
         variants: vec![("fp32".parse().expect("a name"), Format::Onnx)],
+        barred: None,
     }
 }
 

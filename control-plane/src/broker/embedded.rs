@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use accept::identity;
 use session::Link;
 
 /// Largest packet either way. The largest payload of the protocol is a prediction of 256 KiB.
@@ -59,6 +60,9 @@ pub trait Access: Send + Sync + 'static {
     /// Whether `name` is a device whose enrolled, unrevoked key has this fingerprint: the SHA-256 of
     /// the certificate's SubjectPublicKeyInfo in DER.
     fn admit(&self, name: &str, fingerprint: [u8; 32]) -> bool;
+
+    /// A holder of a certificate of ours was not admitted: its name, and the SubjectPublicKeyInfo.
+    fn turned_away(&self, _name: &str, _spki: &[u8]) {}
 
     /// Whether the device may publish to this topic, also as its last will.
     fn may_publish(&self, device: &str, topic: &str) -> bool;

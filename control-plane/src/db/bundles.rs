@@ -72,6 +72,18 @@ pub async fn get(
     row.map(|row| record(doing, row)).transpose()
 }
 
+/// The bundles of a model from a version on, the newest first, complete or not.
+pub async fn from_version(
+    db: &impl ConnectionTrait,
+    model: &ModelName,
+    version: u64,
+) -> Result<Vec<BundleRecord>, DbError> {
+    let doing = "list the bundles of a model";
+    let sql = format!("{COLUMNS} WHERE model = $1 AND version >= $2 ORDER BY version DESC");
+    let rows: Vec<Row> = all(db, doing, &sql, [model.as_str().into(), big(version).into()]).await?;
+    rows.into_iter().map(|row| record(doing, row)).collect()
+}
+
 /// The payload of a manifest.
 pub async fn payload(db: &impl ConnectionTrait, manifest: Digest) -> Result<Option<Vec<u8>>, DbError> {
     let sql = "SELECT payload FROM bundles WHERE manifest = $1";

@@ -150,6 +150,33 @@ pub async fn set_labels(
     Ok(())
 }
 
+/// Forgets a device, and all that was meant for it.
+pub async fn forget(db: &impl ConnectionTrait, id: &DeviceId) -> Result<(), DbError> {
+    for sql in [
+        "DELETE FROM devices WHERE id = $1",
+        "DELETE FROM device_labels WHERE device = $1",
+        "DELETE FROM placements WHERE device = $1",
+        "DELETE FROM placement_notes WHERE device = $1",
+        "DELETE FROM desired WHERE device = $1",
+        "DELETE FROM standings WHERE device = $1",
+    ] {
+        execute(db, "forget a device", sql, [id.as_str().into()]).await?;
+    }
+    Ok(())
+}
+
+/// Forgets what a device was to have: it is one of the fleet no more.
+pub async fn forget_plans(db: &impl ConnectionTrait, id: &DeviceId) -> Result<(), DbError> {
+    for sql in [
+        "DELETE FROM placements WHERE device = $1",
+        "DELETE FROM placement_notes WHERE device = $1",
+        "DELETE FROM desired WHERE device = $1",
+    ] {
+        execute(db, "forget what a device was to have", sql, [id.as_str().into()]).await?;
+    }
+    Ok(())
+}
+
 /// Notes what an operator wants of a device; says whether there is such a device.
 pub async fn set_schedule(db: &impl ConnectionTrait, id: &DeviceId, schedule: Schedule) -> Result<bool, DbError> {
     let number: i64 = match schedule {

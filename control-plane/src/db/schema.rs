@@ -12,7 +12,7 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People)]
+        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People), Box::new(Members), Box::new(Floors)]
     }
 }
 
@@ -242,6 +242,82 @@ impl MigrationTrait for People {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("people cannot be taken out again".to_owned()))
+    }
+}
+
+struct Members;
+
+impl MigrationName for Members {
+    fn name(&self) -> &str {
+        "state_0004_members"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Members {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            // What a claim allows beside enrolling; one without a row is of a time when labels were free.
+            table(
+                "claim_terms",
+                ["claim"],
+                vec![blob("claim"), text("may_label"), big_integer("anything"), big_integer("needs_approval")],
+            ),
+            // Claims that count no more.
+            table("claim_ends", ["claim"], vec![blob("claim"), big_integer("at_ms")]),
+            // Devices that are not simply members.
+            table(
+                "standings",
+                ["device"],
+                vec![text("device"), text("standing"), text("reason"), big_integer("since_ms")],
+            ),
+            // Keys that never come back; the file beside the database has them too.
+            table(
+                "revocations",
+                ["fingerprint"],
+                vec![blob("fingerprint"), text("device"), text("reason"), big_integer("at_ms")],
+            ),
+            // Keys that may enrol without a claim.
+            table(
+                "factory_keys",
+                ["fingerprint"],
+                vec![
+                    blob("fingerprint"),
+                    text_null("device"),
+                    text("labels"),
+                    big_integer("added_ms"),
+                    big_integer_null("spent_ms"),
+                ],
+            ),
+        ] {
+            manager.create_table(table).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("who is in the fleet cannot be taken out again".to_owned()))
+    }
+}
+
+struct Floors;
+
+impl MigrationName for Floors {
+    fn name(&self) -> &str {
+        "state_0005_floors"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Floors {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // The newest version floor of each model.
+        let columns = vec![text("model"), big_integer("version"), text("envelope"), big_integer("added_ms")];
+        manager.create_table(table("floors", ["model"], columns)).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("floors cannot be taken out again".to_owned()))
     }
 }
 

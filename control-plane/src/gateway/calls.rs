@@ -36,7 +36,8 @@ struct State {
 #[derive(Debug)]
 struct Pending {
     device: DeviceId,
-    deployment: DeploymentName,
+    /// None: a command, which no deployment answers.
+    deployment: Option<DeploymentName>,
     since: Instant,
     answer: oneshot::Sender<Reply>,
 }
@@ -72,9 +73,22 @@ impl Calls {
         let device = soonest(candidates, state.turn)?;
         state.turn = state.turn.wrapping_add(1);
         let (sender, answer) = oneshot::channel();
-        let pending = Pending { device: device.clone(), deployment: deployment.clone(), since: now, answer: sender };
+        let pending =
+            Pending { device: device.clone(), deployment: Some(deployment.clone()), since: now, answer: sender };
         state.pending.insert(id, pending);
         Some((device, answer))
+    }
+
+    /// Counts a command to one device. None: it has all that it can take.
+    pub fn begin_command(&self, id: Nonce, device: &DeviceId, now: Instant) -> Option<oneshot::Receiver<Reply>> {
+        let mut state = self.state();
+        if state.pending.values().filter(|pending| pending.device == *device).count() >= DEVICE_IN_FLIGHT_MAX {
+            return None;
+        }
+        let (sender, answer) = oneshot::channel();
+        let pending = Pending { device: device.clone(), deployment: None, since: now, answer: sender };
+        state.pending.insert(id, pending);
+        Some(answer)
     }
 
     /// Hands a reply to whoever waits for it. A reply by another device than the one asked, or one
@@ -85,9 +99,9 @@ impl Calls {
             return;
         }
         let Some(pending) = state.pending.remove(&reply.id) else { return };
-        if reply.status == 200 {
+        if let Some(deployment) = pending.deployment.filter(|_| reply.status == 200) {
             let took = now.saturating_duration_since(pending.since).as_secs_f64();
-            state.learn((pending.device, pending.deployment), took, now);
+            state.learn((pending.device, deployment), took, now);
         }
         // The asker may have given up in this moment.
         let _ = pending.answer.send(reply);
@@ -107,7 +121,7 @@ impl Calls {
     pub fn deployments_of(&self, device: &DeviceId) -> Vec<DeploymentName> {
         let state = self.state();
         let of = state.pending.values().filter(|pending| pending.device == *device);
-        of.map(|pending| pending.deployment.clone()).collect()
+        of.filter_map(|pending| pending.deployment.clone()).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiJson, ApiPath};
 use crate::plane::Plane;
+use crate::trust::barred;
 
 /// Calls that need a token.
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
@@ -35,7 +36,9 @@ async fn push(
     ApiJson(envelope): ApiJson<Envelope>,
 ) -> Result<Json<PushStatus>, ApiError> {
     let root = plane.trust.newest();
-    let status = plane.catalog.push(&plane.db, &plane.blobs, root.as_deref(), &envelope).await?;
+    let mut status = plane.catalog.push(&plane.db, &plane.blobs, root.as_deref(), &envelope).await?;
+    // Taken all the same: a floor is taken back by a root, and then it is there.
+    status.barred = barred::all(&plane).await?.get(&status.manifest).map(ToString::to_string);
     if status.missing.is_empty() {
         plane.nudges.planner.notify_one();
     }
@@ -45,7 +48,12 @@ async fn push(
 /// The bundles, by model and version.
 #[utoipa::path(get, path = "/bundles", tag = "bundles", responses((status = 200, body = Vec<BundleView>)))]
 async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<BundleView>>, ApiError> {
-    Ok(Json(plane.catalog.views(&plane.db).await?))
+    let barred = barred::all(&plane).await?;
+    let mut views = plane.catalog.views(&plane.db).await?;
+    for view in &mut views {
+        view.barred = barred.get(&view.manifest).map(ToString::to_string);
+    }
+    Ok(Json(views))
 }
 
 /// Takes the bytes of a file that a pushed manifest names.

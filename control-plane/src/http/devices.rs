@@ -5,23 +5,30 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use muster_shared::api::Problem;
 use muster_shared::api::dashboard::History;
 use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
+use muster_shared::api::members::{Revoke, Standing};
+use muster_shared::command::Order;
 use muster_shared::id::Generation;
+use muster_shared::limits::clip;
 use muster_shared::telemetry::HostSample;
 use muster_shared::{DeviceId, Digest, id};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::{ApiError, ApiPath, ApiQuery};
+use super::error::{ApiError, ApiJson, ApiPath, ApiQuery};
 use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
+use crate::gateway::commands;
+use crate::live::Stranger;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
+use crate::trust::members;
 
 /// A history's length, where nothing is said.
 const HISTORY_MINUTES: u64 = 60;
@@ -32,9 +39,12 @@ const HISTORY_MINUTES_MAX: u64 = 7 * 24 * 60;
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
     OpenApiRouter::new()
         .routes(routes!(list))
-        .routes(routes!(get))
+        .routes(routes!(get, forget))
+        .routes(routes!(approve))
+        .routes(routes!(revoke))
         .routes(routes!(chunks))
         .routes(routes!(history))
+        .routes(routes!(diagnosis))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
         .routes(routes!(drain))
@@ -45,16 +55,87 @@ pub fn routes() -> OpenApiRouter<Arc<Plane>> {
 async fn list(State(plane): State<Arc<Plane>>) -> Result<Json<Vec<DeviceView>>, ApiError> {
     let records = db::devices::list(plane.db.read()).await?;
     let mut known = Known::read(&plane).await?;
-    Ok(Json(records.into_iter().map(|record| known.view(&plane, record)).collect()))
+    let mut views: Vec<DeviceView> = records.into_iter().map(|record| known.view(&plane, record)).collect();
+    views.extend(plane.live.strangers().into_iter().map(stranger_view));
+    Ok(Json(views))
 }
 
 /// One device.
 #[utoipa::path(get, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
     responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
 async fn get(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<Json<DeviceView>, ApiError> {
-    let record = db::devices::get(plane.db.read(), &id).await?;
-    let record = record.ok_or_else(|| not_found(&id))?;
+    let Some(record) = db::devices::get(plane.db.read(), &id).await? else {
+        let stranger = plane.live.strangers().remove(&id).ok_or_else(|| not_found(&id))?;
+        return Ok(Json(stranger_view((id, stranger))));
+    };
     Ok(Json(Known::read(&plane).await?.view(&plane, record)))
+}
+
+/// A device that an operator has yet to take back: only its certificate is known.
+fn stranger_view((id, stranger): (DeviceId, Stranger)) -> DeviceView {
+    DeviceView {
+        connected: false,
+        silent_since_ms: None,
+        schedule: Schedule::Open,
+        standing: Standing::Held,
+        standing_why: Some(
+            "it has a certificate of this control plane, whose database does not know it; `muster approve` takes it back"
+                .to_owned(),
+        ),
+        last_seen_ms: Some(stranger.last_seen_ms),
+        enrolled_ms: stranger.last_seen_ms,
+        fingerprint: stranger.key.fingerprint(),
+        labels: id::Labels::new(),
+        desired: None,
+        applied: None,
+        facts: None,
+        slots: vec![],
+        refusals: vec![],
+        desired_refused: None,
+        notes: vec![],
+        host: None,
+        models: vec![],
+        id,
+    }
+}
+
+/// Lets a device in that waits, takes one back that is held, lets a cloned one go on.
+#[utoipa::path(post, path = "/devices/{id}/approve", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn approve(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+) -> Result<Json<DeviceView>, ApiError> {
+    members::approve(&plane, &id).await?;
+    get(State(plane), ApiPath(id)).await
+}
+
+/// The device's key is revoked: it is cut off at once, and never comes back. It is shown until it is
+/// deleted; one that was held is forgotten at once.
+#[utoipa::path(post, path = "/devices/{id}/revoke", tag = "devices", params(("id" = String, Path)),
+    request_body = Revoke, responses((status = 200, body = DeviceView), (status = 404, body = Problem)))]
+async fn revoke(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+    ApiJson(asked): ApiJson<Revoke>,
+) -> Result<Json<DeviceView>, ApiError> {
+    let stranger = plane.live.strangers().remove(&id);
+    members::revoke(&plane, &id, &asked.reason).await?;
+    match (db::devices::get(plane.db.read(), &id).await?, stranger) {
+        (None, Some(stranger)) => {
+            let view = stranger_view((id, stranger));
+            Ok(Json(DeviceView { standing: Standing::Revoked, standing_why: Some(asked.reason), ..view }))
+        }
+        _ => get(State(plane), ApiPath(id)).await,
+    }
+}
+
+/// Forgets a revoked device: its name is free, its key stays revoked.
+#[utoipa::path(delete, path = "/devices/{id}", tag = "devices", params(("id" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn forget(State(plane): State<Arc<Plane>>, ApiPath(id): ApiPath<DeviceId>) -> Result<StatusCode, ApiError> {
+    members::forget(&plane, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Nothing new comes to the device; what is there stays.
@@ -118,6 +199,25 @@ async fn history(
     Ok(Json(db::history::of(plane.telemetry.connection(), &id, (from_ms, until_ms)).await?))
 }
 
+/// What a device believes and why it does what it does, in its own words: asked of it by a signed command.
+#[utoipa::path(get, path = "/devices/{id}/diagnosis", tag = "devices", params(("id" = String, Path)),
+    responses((status = 200, body = Object, description = "JSON of the device's own making"),
+        (status = 404, body = Problem), (status = 502, body = Problem), (status = 503, body = Problem)))]
+async fn diagnosis(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    if !db::devices::exists(plane.db.read(), &id).await? {
+        return Err(not_found(&id));
+    }
+    let answer = commands::order(&plane, &id, Order::Diagnose).await?;
+    let bad = |text: String| ApiError::new(StatusCode::BAD_GATEWAY, format!("{id} did not do it: {}", clip(text)));
+    if answer.status != 200 {
+        return Err(bad(String::from_utf8_lossy(&answer.body).into_owned()));
+    }
+    serde_json::from_slice(&answer.body).map(Json).map_err(|_| bad("what it said is no JSON".to_owned()))
+}
+
 /// What a device was sent of each chunk, since this plane started.
 #[utoipa::path(get, path = "/devices/{id}/chunks", tag = "devices", params(("id" = String, Path)),
     responses((status = 200, body = Vec<ChunkCount>)))]
@@ -164,6 +264,8 @@ impl Known {
         DeviceView {
             silent_since_ms: silence.map(|silence| silence.since_ms),
             schedule: record.schedule,
+            standing: live.as_ref().map_or(Standing::Member, |live| live.standing),
+            standing_why: live.as_ref().map(|live| live.standing_why.clone()).filter(|why| !why.is_empty()),
             connected: live.as_ref().is_some_and(|live| live.connected),
             last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),
             enrolled_ms: record.enrolled_ms,
@@ -174,6 +276,7 @@ impl Known {
             facts: reported.as_ref().map(|reported| reported.facts.clone()),
             slots: reported.as_ref().map(|reported| reported.slots.clone()).unwrap_or_default(),
             refusals: reported.as_ref().map(|reported| reported.refusals.clone()).unwrap_or_default(),
+            notes: reported.as_ref().map(|reported| reported.notes.clone()).unwrap_or_default(),
             desired_refused: reported.and_then(|reported| reported.desired_refused),
             host: self.hosts.remove(&record.id),
             models,

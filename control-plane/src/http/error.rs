@@ -11,7 +11,10 @@ use crate::blobs::BlobError;
 use crate::catalog::CatalogError;
 use crate::db::DbError;
 use crate::gateway::GatewayError;
+use crate::trust::ca::CaError;
 use crate::trust::enrol::EnrolError;
+use crate::trust::floors::CannotRaise;
+use crate::trust::members::MemberError;
 use crate::trust::roles::TrustError;
 
 /// An error on its way to a client.
@@ -42,7 +45,7 @@ impl ApiError {
     fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
-            .hint("look into the control plane's log, or run `muster doctor`")
+            .hint("look into the control plane's log")
     }
 
     fn disk_full() -> Self {
@@ -136,8 +139,51 @@ impl From<TrustError> for ApiError {
             TrustError::NotTheNext { .. } => with(StatusCode::CONFLICT).hint("see the newest with `muster trust show`"),
             TrustError::OtherDirector(_) => with(StatusCode::UNPROCESSABLE_ENTITY)
                 .hint("sign a root that names the key of `GET /api/v1/trust/director`: `muster keys init` does"),
+            TrustError::DirectorIsOffline { .. } => {
+                with(StatusCode::UNPROCESSABLE_ENTITY).hint("make a key of its own for each role: `muster keys new`")
+            }
+            TrustError::OfflineKey(_) => with(StatusCode::CONFLICT),
             TrustError::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
+            TrustError::Ca(error) => error.into(),
             TrustError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<CannotRaise> for ApiError {
+    fn from(error: CannotRaise) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            CannotRaise::NoRoot => with(StatusCode::CONFLICT).hint("run `muster keys init` first"),
+            CannotRaise::Floor(_) => with(StatusCode::UNPROCESSABLE_ENTITY)
+                .hint("sign it with the key of a publisher who may publish this model: `muster trust show`"),
+            CannotRaise::Lower { .. } => with(StatusCode::CONFLICT).hint(
+                "if it was set by mistake or by a thief, replace its publisher's key: `muster keys rotate publisher`",
+            ),
+            CannotRaise::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
+            CannotRaise::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => with(StatusCode::NOT_FOUND),
+            GatewayError::NobodyServes { .. } | GatewayError::Gone(_) | GatewayError::NotThere { .. } => {
+                with(StatusCode::SERVICE_UNAVAILABLE).hint("see `muster get devices`, and try again")
+            }
+            GatewayError::Busy => with(StatusCode::TOO_MANY_REQUESTS).hint("try again in a moment"),
+            GatewayError::Late(..) => with(StatusCode::GATEWAY_TIMEOUT).hint("try again in a moment"),
+            GatewayError::Random => Self::internal(&error),
+            GatewayError::Db(error) => error.into(),
         }
     }
 }
@@ -147,11 +193,22 @@ impl From<EnrolError> for ApiError {
         let with = |status| Self::new(status, chain(&error));
         match error {
             EnrolError::NoRoot => with(StatusCode::CONFLICT).hint("the operator has to run `muster keys init` first"),
-            EnrolError::NoClaim | EnrolError::Expired | EnrolError::Spent(_) => {
+            EnrolError::NoClaim | EnrolError::Expired | EnrolError::Spent(_) | EnrolError::Void => {
                 with(StatusCode::FORBIDDEN).hint("ask for a new claim: `muster claim new`")
             }
+            EnrolError::NotListed => with(StatusCode::FORBIDDEN)
+                .hint("enrol it with a claim from `muster claim new`, or add its key with `muster claim factory add`"),
+            EnrolError::Label(_) => with(StatusCode::FORBIDDEN)
+                .hint("leave the label out, or ask for a claim made with `muster claim new --may-label KEY`"),
+            EnrolError::OtherName(_) => with(StatusCode::CONFLICT).hint("enrol it without a name"),
+            EnrolError::Revoked => with(StatusCode::FORBIDDEN)
+                .hint("a revoked key never comes back: start with an empty data folder for a new key"),
+            EnrolError::Waiting(_) => with(StatusCode::FORBIDDEN).hint("`muster approve DEVICE` lets it in"),
+            EnrolError::FactoryFull => with(StatusCode::INSUFFICIENT_STORAGE),
             EnrolError::Csr(_) | EnrolError::Key(_) => with(StatusCode::UNPROCESSABLE_ENTITY),
-            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT).hint("enrol it under another name"),
+            EnrolError::NameTaken(_) => with(StatusCode::CONFLICT).hint(
+                "enrol it under another name, or free this one: `muster revoke DEVICE`, `muster delete device DEVICE`",
+            ),
             EnrolError::AlreadyEnrolled(_) => with(StatusCode::CONFLICT)
                 .hint("enrol it without a name, or start with an empty data folder for a new key"),
             EnrolError::TooManyLabels | EnrolError::BadClaim => with(StatusCode::UNPROCESSABLE_ENTITY),
@@ -160,6 +217,24 @@ impl From<EnrolError> for ApiError {
             }
             EnrolError::Ca(error) => Self::internal(&error),
             EnrolError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<MemberError> for ApiError {
+    fn from(error: MemberError) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            MemberError::Unknown(_) => with(StatusCode::NOT_FOUND).hint("see `muster get devices`"),
+            MemberError::NothingToApprove(_) => with(StatusCode::CONFLICT).hint("see `muster get devices`"),
+            MemberError::IsRevoked(_) => with(StatusCode::CONFLICT).hint(
+                "free its name with `muster delete device`, and enrol the machine anew with an empty data folder",
+            ),
+            MemberError::NotRevoked(_) => with(StatusCode::CONFLICT).hint("`muster revoke DEVICE` first"),
+            MemberError::List(error) if crate::files::is_disk_full(&error) => Self::disk_full(),
+            MemberError::List(_) => with(StatusCode::INTERNAL_SERVER_ERROR)
+                .hint("make the place that `--revocations` names writable and revoke it again: it is cut off until the next start only"),
+            MemberError::Db(error) => error.into(),
         }
     }
 }
@@ -177,7 +252,9 @@ pub fn door_error(status: StatusCode, text: &str) -> Response {
 pub fn door_error_of(error: &GatewayError) -> Response {
     let status = match error {
         GatewayError::UnknownDeployment(_) | GatewayError::UnknownVersion(..) => StatusCode::NOT_FOUND,
-        GatewayError::NobodyServes { .. } | GatewayError::Gone(_) => StatusCode::SERVICE_UNAVAILABLE,
+        GatewayError::NobodyServes { .. } | GatewayError::Gone(_) | GatewayError::NotThere { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         GatewayError::Busy => StatusCode::TOO_MANY_REQUESTS,
         GatewayError::Late(..) => StatusCode::GATEWAY_TIMEOUT,
         GatewayError::Random | GatewayError::Db(_) => {

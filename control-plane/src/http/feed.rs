@@ -81,6 +81,7 @@ struct Picture {
     deployments: BTreeMap<DeploymentName, DeploymentLive>,
     events: Vec<EventView>,
     frozen: Vec<FreezeView>,
+    restored: Option<String>,
 }
 
 impl Default for Feed {
@@ -171,6 +172,7 @@ impl Picture {
             deployments: records.into_iter().map(live).collect(),
             events: db::events::newest(plane.db.read(), EVENTS_MAX as u64).await?,
             frozen: plan::freezes(&known.facts.liveness),
+            restored: known.facts.restored.clone(),
         })
     }
 
@@ -184,6 +186,7 @@ impl Picture {
             deployments: self.deployments.values().cloned().collect(),
             events: self.events.clone(),
             frozen: self.frozen.clone(),
+            restored: self.restored.clone(),
         });
         let json = serde_json::to_string(&snapshot).unwrap_or_default();
         Event::default().event("snapshot").id(number.to_string()).retry(RETRY).data(json)
@@ -201,6 +204,7 @@ impl Picture {
             deployments_gone: gone(&before.deployments, &self.deployments),
             events: self.events[..self.new_events(before)].to_vec(),
             frozen: self.frozen.clone(),
+            restored: self.restored.clone(),
         };
         let same = Self { at_ms: before.at_ms, ..self.clone() } == *before;
         (!same).then_some(change)
@@ -277,6 +281,7 @@ mod tests {
             deployments: BTreeMap::new(),
             events: events.iter().map(event).collect(),
             frozen: vec![],
+            restored: None,
         }
     }
 

@@ -25,10 +25,12 @@ use super::error::{ApiError, ApiJson, ApiPath};
 use super::{deployments, devices};
 use crate::db::{self, deployments::DeploymentRecord};
 use crate::figures::together;
+use crate::live::LiveDevice;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::{self, Facts};
 use crate::tasks::planner;
+use crate::trust::members;
 
 /// Calls that need a token.
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
@@ -52,17 +54,25 @@ async fn preview(
     Ok(Json(planned(&plane, asked.deployments).await?))
 }
 
-/// Devices that are silent are taken for lost, and those that hold more than this database remembers
-/// go back to it: whatever was held back goes on.
+/// Where the database was put back, the planner goes on with it. Else devices that are silent are taken for
+/// lost, and those that hold more than this database remembers go back to it. These are two steps: by the
+/// first, what the planner wants of such devices may become right again.
 #[utoipa::path(post, path = "/plan/approve", tag = "plan", responses((status = 200, body = PlanView)))]
 async fn approve(State(plane): State<Arc<Plane>>) -> Result<Json<PlanView>, ApiError> {
     let deciding = plane.deciding.lock().await;
-    let mut liveness = db::documents::liveness(plane.db.read()).await?;
-    liveness.approve();
-    db::documents::set_liveness(plane.db.write(), &liveness).await?;
+    let was_put_back = db::members::restored(plane.db.read()).await?.is_some();
+    if was_put_back {
+        // Devices may not be back yet, so nobody is given up by this.
+        members::approve_restored(&plane).await?;
+    } else {
+        let mut liveness = db::documents::liveness(plane.db.read()).await?;
+        liveness.approve();
+        db::documents::set_liveness(plane.db.write(), &liveness).await?;
+    }
     drop(deciding);
     let held_back: Vec<DeviceId> = plane.live.read(|devices| {
-        devices.iter().filter(|(_, device)| device.held_back.is_some()).map(|(id, _)| id.clone()).collect()
+        let is_held_back = |device: &LiveDevice| device.held_back.is_some() && !was_put_back;
+        devices.iter().filter(|(_, device)| is_held_back(device)).map(|(id, _)| id.clone()).collect()
     });
     for id in held_back {
         plane.live.change(&id, |live| live.may_go_back = true);
@@ -79,7 +89,8 @@ async fn planned(plane: &Plane, asked: Vec<Deployment>) -> Result<PlanView, ApiE
     let mut observed = planner::observe(plane, &before, &records).await?;
     observed.deployments.extend(asked.into_iter().map(|asked| (asked.metadata.name, asked.spec)));
     let decision = decide(before.clone(), &observed, now_ms());
-    Ok(view(&before, &decision))
+    let restored = members::waits(plane.db.read()).await?;
+    Ok(PlanView { restored, ..view(&before, &decision) })
 }
 
 fn view(before: &Remembered, decision: &Decision) -> PlanView {
@@ -90,6 +101,7 @@ fn view(before: &Remembered, decision: &Decision) -> PlanView {
         waiting: waiting
             .map(|(deployment, why)| WaitingView { deployment: deployment.clone(), why: why.to_string() })
             .collect(),
+        restored: None,
     }
 }
 
@@ -161,7 +173,7 @@ async fn explain_deployment(
     let held_back =
         held_back.map(|replica| format!("{}: {}", replica.device, replica.reason.clone().unwrap_or_default()));
     Ok(Json(DeploymentExplained {
-        waiting: waiting.map(|(_, sentence)| sentence).into_iter().chain(held_back).collect(),
+        waiting: facts.restored.iter().cloned().chain(waiting.map(|(_, sentence)| sentence)).chain(held_back).collect(),
         demand: demand(&record, &facts),
         frozen: (!frozen.is_empty()).then(|| frozen.join("; ")),
         name,
@@ -199,8 +211,12 @@ async fn explain_device(
     let before = planner::read_state(&plane).await?;
     let observed = planner::observe(&plane, &before, &records).await?;
     let decision = decide(before, &observed, now_ms());
-    let device = decision.inputs.devices.get(&id).ok_or_else(|| devices::not_found(&id))?;
     let facts = Facts::read(&plane).await?;
+    let live = facts.devices.get(&id).ok_or_else(|| devices::not_found(&id))?;
+    let standing = (!live.standing_why.is_empty()).then(|| live.standing_why.clone());
+    let Some(device) = decision.inputs.devices.get(&id) else {
+        return Ok(Json(apart(id, live)));
+    };
     let slots = facts.placements.get(&id).cloned().unwrap_or_default();
     let replicas = slots
         .iter()
@@ -227,11 +243,29 @@ async fn explain_device(
         obstacles: obstacle(&id, device)
             .map(|reason| reason.to_string())
             .into_iter()
+            .chain(facts.restored.clone())
+            .chain(standing)
             .chain(held_back)
             .chain(refusals)
             .collect(),
         id,
     }))
+}
+
+/// A device that is no member: the planner does not count with it.
+fn apart(id: DeviceId, live: &LiveDevice) -> DeviceExplained {
+    let standing = format!("{:?}", live.standing).to_lowercase();
+    DeviceExplained {
+        id,
+        schedule: Default::default(),
+        presence: format!("{standing}: nothing is placed on it"),
+        cpu_milli: None,
+        cpu_milli_granted: 0,
+        memory_bytes: None,
+        memory_bytes_granted: 0,
+        replicas: vec![],
+        obstacles: std::iter::once(live.standing_why.clone()).filter(|why| !why.is_empty()).collect(),
+    }
 }
 
 fn presence(presence: Presence) -> String {

@@ -265,7 +265,7 @@ fn set_cookie(secret: &str, lives: Duration, listener: Listener) -> HeaderMap {
 }
 
 /// One household has a whole /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         v4 => v4,

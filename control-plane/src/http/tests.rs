@@ -246,3 +246,72 @@ async fn a_panic_costs_one_request() {
         assert_eq!(answer.problem().status, 500);
     }
 }
+
+#[tokio::test]
+async fn floors_and_the_next_director_come_and_go_by_the_api() {
+    let client = Client::start().await;
+    let envelope = |version: u64, seed: u8| {
+        let signer = crate::trust::roles::tests::key(seed);
+        serde_json::to_value(crate::trust::floors::tests::signed_floor(version, &signer)).expect("JSON")
+    };
+    let raise =
+        async |version, seed| client.send(Method::POST, "/api/v1/trust/floors", Some(envelope(version, seed))).await;
+    assert_eq!(raise(3, 11).await.problem().status, 422);
+    assert_eq!(raise(3, 10).await.json(), json!({"model": "digits", "version": 3, "newest": null}));
+    assert_eq!(raise(2, 10).await.problem().status, 409);
+    let open = client.raw(Request::get("/api/v1/trust/floors").body(Body::empty()).expect("a request")).await;
+    assert_eq!((open.status, open.json().as_array().map(Vec::len)), (200, Some(1)));
+    let made = client.send(Method::POST, "/api/v1/trust/director/next", None).await.json();
+    assert_eq!(client.get("/api/v1/trust/director").await.json(), made);
+    assert_ne!(made["key"], made["next"]);
+    let nobody = client.raw(Request::post("/api/v1/trust/director/next").body(Body::empty()).expect("a request"));
+    assert_eq!(nobody.await.status, 401);
+    assert_eq!(client.get("/api/v1/devices/edge-9/diagnosis").await.problem().status, 404);
+}
+
+#[tokio::test]
+async fn ten_thousand_wrong_claims_hold_up_no_honest_device_and_are_few_events() {
+    let client = Client::start().await;
+    let asked = json!({ "uses": 5, "ttlSeconds": 60 });
+    let claim = client.send(Method::POST, "/api/v1/claims", Some(asked)).await.json();
+    let key = crate::trust::ca::tests::device_key().0;
+    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
+    let wrong = json!({ "claim": claim["id"], "secret": "00".repeat(16), "csr": request.pem().expect("PEM") });
+    let right = json!({ "claim": claim["id"], "secret": claim["secret"], "csr": request.pem().expect("PEM") });
+    let mut answers = std::collections::BTreeMap::new();
+    for number in 0..10_000 {
+        let answer = client.send(Method::POST, "/api/v1/enrol", Some(wrong.clone())).await;
+        *answers.entry(answer.status).or_insert(0) += 1;
+        if answer.status == 429 {
+            assert!(answer.headers.contains_key(header::RETRY_AFTER));
+            assert!(answer.problem().hint.is_some());
+        }
+        if number % 2_000 == 1_999 {
+            let begun = std::time::Instant::now();
+            assert_eq!(client.send(Method::POST, "/api/v1/enrol", Some(right.clone())).await.status, 200);
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
+    }
+    assert_eq!(answers.into_iter().collect::<Vec<_>>(), [(403, 20), (429, 9_980)]);
+    let lines = client.plane.refusals.due(std::time::Instant::now());
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("10000 tries"), "{}", lines[0]);
+}
+
+#[tokio::test]
+async fn a_device_without_a_token_has_its_enrolment_and_nothing_else() {
+    let client = Client { token: String::new(), ..Client::start().await };
+    for (method, path) in [
+        (Method::GET, "/api/v1/devices"),
+        (Method::POST, "/api/v1/claims"),
+        (Method::GET, "/api/v1/factory"),
+        (Method::POST, "/api/v1/factory"),
+        (Method::POST, "/api/v1/devices/edge-1/approve"),
+        (Method::POST, "/api/v1/devices/edge-1/revoke"),
+        (Method::DELETE, "/api/v1/devices/edge-1"),
+        (Method::GET, "/api/v1/devices/edge-1"),
+        (Method::POST, "/api/v1/plan/approve"),
+    ] {
+        assert_eq!(client.send(method.clone(), path, Some(json!({}))).await.status, 401, "{method} {path}");
+    }
+}

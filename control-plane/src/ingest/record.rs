@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use muster_control_plane_core::clones::Runs;
 use muster_shared::api::fleet::EventView;
+use muster_shared::api::members::Standing;
+use muster_shared::checks::{self, Check};
 use muster_shared::id::BootId;
 use muster_shared::limits::clip;
 use muster_shared::message::Event;
 use muster_shared::reported::{Facts, Reported, SignedReported};
-use muster_shared::signing::payload_type;
+use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
@@ -20,8 +23,10 @@ use tokio::sync::mpsc;
 use crate::broker::QoS;
 use crate::db::devices::Order;
 use crate::db::{self, DbError};
+use crate::live::LiveDevice;
 use crate::now_ms;
 use crate::plane::Plane;
+use crate::trust::members;
 
 /// What is to be written down.
 pub enum Record {
@@ -68,6 +73,7 @@ enum RecordError {
 /// Writes down what comes, until the plane stops.
 pub async fn run(plane: Arc<Plane>, mut records: mpsc::Receiver<Record>) {
     let mut acks = Acks::default();
+    let mut runs = HashMap::new();
     loop {
         let record = tokio::select! {
             () = plane.stop.cancelled() => return,
@@ -76,7 +82,7 @@ pub async fn run(plane: Arc<Plane>, mut records: mpsc::Receiver<Record>) {
         let Some(record) = record else { return };
         let (device, what, written) = match record {
             Record::Reported { device, payload } => {
-                let written = reported(&plane, &device, &payload).await;
+                let written = reported(&plane, &device, &payload, &mut runs).await;
                 (device, "report", written)
             }
             Record::Telemetry { device, payload } => {
@@ -96,13 +102,39 @@ pub async fn run(plane: Arc<Plane>, mut records: mpsc::Receiver<Record>) {
     }
 }
 
-async fn reported(plane: &Plane, device: &DeviceId, payload: &[u8]) -> Result<(), RecordError> {
+/// The payload of a document, once the device's key has signed it.
+fn verified<'a>(envelope: &'a Envelope, kind: &str, live: &LiveDevice) -> Result<&'a [u8], RecordError> {
+    if !live.is_let_in() {
+        return Err(RecordError::Unknown);
+    }
+    let verified = envelope.verify_device(kind, &live.key);
+    if checks::on(Check::DeviceSignature) { Ok(verified?) } else { Ok(&envelope.payload) }
+}
+
+async fn reported(
+    plane: &Plane,
+    device: &DeviceId,
+    payload: &[u8],
+    runs: &mut HashMap<DeviceId, Runs>,
+) -> Result<(), RecordError> {
     let live = plane.live.get(device).ok_or(RecordError::Unknown)?;
     let SignedReported(envelope) = wire::decode(payload)?;
-    let bytes = envelope.verify_device(payload_type::REPORTED, &live.key)?;
+    let bytes = verified(&envelope, payload_type::REPORTED, &live)?;
     let reported: Reported = wire::decode(bytes)?;
     if reported.device != *device {
         return Err(RecordError::OtherDevice(reported.device));
+    }
+    let is_held = live.standing == Standing::Cloned;
+    let heard = runs.entry(device.clone()).or_default();
+    // A time that has yet to come must not make every later report look old.
+    let at_ms = reported.at_ms.min(now_ms().saturating_add(CLOCK_AHEAD_MS_MAX));
+    let found = heard.hear(reported.boot, reported.sequence, at_ms) && !is_held;
+    if is_held || found {
+        // Once an operator lets it go on, what is counted is counted anew.
+        *heard = Runs::default();
+    }
+    if found {
+        members::hold_clone(plane, device).await?;
     }
     let transaction = plane.db.begin().await?;
     let order = db::devices::store_report(&transaction, &reported, bytes, now_ms()).await?;
@@ -135,7 +167,7 @@ fn is_news(held: &Reported, new: &Reported) -> bool {
 async fn telemetry(plane: &Plane, device: &DeviceId, payload: &[u8], acks: &mut Acks) -> Result<(), RecordError> {
     let live = plane.live.get(device).ok_or(RecordError::Unknown)?;
     let SignedBatch(envelope) = wire::decode(payload)?;
-    let bytes = envelope.verify_device(payload_type::TELEMETRY, &live.key)?;
+    let bytes = verified(&envelope, payload_type::TELEMETRY, &live)?;
     let batch: Batch = wire::decode(bytes)?;
     if batch.device != *device {
         return Err(RecordError::OtherDevice(batch.device));
@@ -170,6 +202,8 @@ struct Acks {
     failed: HashMap<(DeviceId, BootId), u64>,
 }
 
+/// A device's clock may be so far ahead of ours where runs are compared.
+const CLOCK_AHEAD_MS_MAX: u64 = 60_000;
 /// Runs of agents with a batch that could not be stored; beyond that all are forgotten, and their
 /// agents are told nothing until they repeat from their oldest batch.
 const FAILED_RUNS_MAX: usize = 10_000;
@@ -199,6 +233,9 @@ impl Acks {
 }
 
 async fn event_happened(plane: &Plane, device: &DeviceId, event: Event) -> Result<(), RecordError> {
+    if !plane.live.is_heard(device) {
+        return Err(RecordError::Unknown);
+    }
     let event = EventView {
         at_ms: now_ms(),
         device: Some(device.clone()),

@@ -38,6 +38,7 @@ pub(crate) fn slot(number: u64) -> SlotSpec {
         probation_ms: 0,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     }
 }
 
@@ -65,13 +66,15 @@ fn report(phase: Phase, wanted: u64, running: Option<u64>, waiting: Option<&str>
             measured: None,
         }],
         refusals: vec![],
+        floors: vec![],
+        notes: vec![],
     }
 }
 
 /// One replica of version 2 on edge-1, which said this.
 fn facts(connected: bool, reported: Option<Reported>) -> Facts {
     let id: DeviceId = "edge-1".parse().expect("an id");
-    let live = crate::live::Live::new("cp-1".parse().expect("an id"), vec![]);
+    let live = crate::live::Live::new("cp-1".parse().expect("an id"), vec![], Default::default());
     live.enrolled(&id, &device_key().1);
     live.change(&id, |live| {
         live.connected = connected;
@@ -88,6 +91,7 @@ fn facts(connected: bool, reported: Option<Reported>) -> Facts {
         sums: BTreeMap::new(),
         conditions: [((name, AVAILABLE.to_owned()), Held { holds: true, since_ms: 7 })].into(),
         devices: live.read(Clone::clone),
+        restored: None,
         now_ms: 100,
     }
 }

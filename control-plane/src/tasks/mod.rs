@@ -1,7 +1,9 @@
 //! Background tasks: idempotent, woken by a nudge or by time, reading the truth themselves.
 
+mod floors;
 pub mod planner;
 pub mod publisher;
+pub mod refusals;
 pub mod retention;
 
 use std::sync::Arc;
@@ -41,4 +43,5 @@ pub fn start(plane: &Arc<Plane>) {
     plane.tasks.spawn(planner::run(plane.clone()));
     plane.tasks.spawn(publisher::run(plane.clone()));
     plane.tasks.spawn(retention::run(plane.clone()));
+    plane.tasks.spawn(refusals::run(plane.clone()));
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use muster_control_plane_core::decide::{self, Decision, DeviceSeen, Observed, State, decide};
 use muster_control_plane_core::fleet::{Bundle, Bundles};
 use muster_control_plane_core::plan::Plan;
-use muster_shared::api::fleet::EventView;
+use muster_shared::api::fleet::{EventView, Schedule};
+use muster_shared::api::members::Standing;
 use muster_shared::limits::clip;
 use muster_shared::{DeploymentName, DeviceId};
 use sea_orm::ConnectionTrait;
@@ -18,10 +19,13 @@ use crate::catalog::CatalogError;
 use crate::db::deployments::DeploymentRecord;
 use crate::db::plans::{Held, Verdict, slots_digest};
 use crate::db::{self, DbError};
+use crate::live::LiveDevice;
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::routes;
 use crate::status::{self, Facts};
+use crate::trust::barred;
+use crate::trust::ledger::count_change;
 
 /// Many nudges in a row are one.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -61,9 +65,14 @@ async fn look(plane: &Plane) -> Result<Duration, CatalogError> {
     let before = read_state(plane).await?;
     let observed = observe(plane, &before, &deployments).await?;
     let now = now_ms();
-    let decision = decide(before.clone(), &observed, now);
+    let mut decision = decide(before.clone(), &observed, now);
+    let restored = db::members::restored(plane.db.read()).await?.is_some();
+    hold(plane, &before, &mut decision, restored);
     let changed = store(plane, &deployments, &before, &decision, now).await?;
     set_routes(plane, &deployments, &decision);
+    if changed {
+        count_change(plane).await?;
+    }
     if changed || plane.live.read(|devices| devices.values().any(|device| device.held_back.is_some())) {
         plane.nudges.publisher.notify_one();
     }
@@ -71,6 +80,29 @@ async fn look(plane: &Plane) -> Result<Duration, CatalogError> {
     let due = decision.next_look_ms.map_or(PERIOD, |due| Duration::from_millis(due.saturating_sub(now)));
     let silence = if is_young(&deployments, &before, &decision.state) { SILENCE_PERIOD } else { PERIOD };
     Ok(due.min(silence))
+}
+
+/// What must not change stays as it is: everything while a database that was put back waits for approval,
+/// and whatever a device has that two agents speak for.
+fn hold(plane: &Plane, before: &State, decision: &mut Decision, restored: bool) {
+    let state = &mut decision.state;
+    if restored {
+        state.placements = before.placements.clone();
+        state.notes = before.notes.clone();
+        state.rollouts = before.rollouts.clone();
+        decision.happened.clear();
+        return;
+    }
+    let is_cloned = |device: &LiveDevice| device.standing == Standing::Cloned;
+    let cloned: Vec<DeviceId> = plane
+        .live
+        .read(|devices| devices.iter().filter(|(_, device)| is_cloned(device)).map(|(id, _)| id.clone()).collect());
+    for id in cloned {
+        match before.placements.get(&id) {
+            Some(slots) => state.placements.insert(id, slots.clone()),
+            None => state.placements.remove(&id),
+        };
+    }
 }
 
 /// What is remembered.
@@ -91,6 +123,10 @@ pub async fn observe(plane: &Plane, state: &State, deployments: &[DeploymentReco
     let mut devices = BTreeMap::new();
     for record in db::devices::list(plane.db.read()).await? {
         let live = live.get(&record.id);
+        let standing = live.map_or(Standing::Member, |live| live.standing);
+        if !matches!(standing, Standing::Member | Standing::Cloned) {
+            continue;
+        }
         let reported = live.and_then(|live| live.reported.clone());
         let slots: Vec<_> =
             state.placements.get(&record.id).map(|slots| slots.values().cloned().collect()).unwrap_or_default();
@@ -101,7 +137,8 @@ pub async fn observe(plane: &Plane, state: &State, deployments: &[DeploymentReco
         let seen = DeviceSeen {
             labels: record.labels,
             connected_ms: live.and_then(|live| live.connected_ms),
-            schedule: record.schedule,
+            // Nothing new comes to a device that two agents speak for.
+            schedule: if standing == Standing::Cloned { Schedule::Cordoned } else { record.schedule },
             reported,
             is_current,
         };
@@ -117,10 +154,12 @@ pub async fn observe(plane: &Plane, state: &State, deployments: &[DeploymentReco
 
 async fn bundles(plane: &Plane) -> Result<Bundles, CatalogError> {
     let mut bundles = Bundles::new();
+    let barred = barred::all(plane).await?;
     for record in db::bundles::list(plane.db.read()).await?.into_iter().filter(|record| record.complete) {
         let Some(manifest) = plane.catalog.manifest(&plane.db, record.manifest).await? else { continue };
         let variants = manifest.variants.iter().map(|variant| (variant.name.clone(), variant.format)).collect();
-        let bundle = Bundle { manifest: record.manifest, envelope: record.envelope, variants };
+        let barred = barred.get(&record.manifest).copied();
+        let bundle = Bundle { manifest: record.manifest, envelope: record.envelope, variants, barred };
         bundles.entry(record.model).or_default().insert(record.version, bundle);
     }
     Ok(bundles)

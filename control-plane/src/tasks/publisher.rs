@@ -1,8 +1,8 @@
 //! Tells devices what is wanted of them: commits the next generation first, signs and sends only what
 //! is committed.
 //!
-//! A `hello` is answered with what differs: the roots the device does not have yet, then the desired
-//! state if it holds another one, or none.
+//! A `hello` is answered with what differs: the roots the device does not have yet, the time if it asks for
+//! it, then the desired state if it holds another one, or none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,17 @@ use std::time::Duration;
 use muster_control_plane_core::issue::{self, CannotIssue, Issued, LIFE_MS, Need};
 use muster_shared::DeviceId;
 use muster_shared::desired::{Desired, SignedDesired, SlotSpec};
+use muster_shared::director_time::DirectorTime;
 use muster_shared::message::{Hello, TrustUpdate};
 use muster_shared::reported::Reported;
 use muster_shared::root::TrustedRoot;
-use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::signing::payload_type;
 use muster_shared::topic::Leaf;
 use muster_shared::wire::{self, WireError};
 
+use super::floors;
 use crate::broker::QoS;
+use crate::catalog::CatalogError;
 use crate::db::desired::DesiredRecord;
 use crate::db::{self, DbError};
 use crate::live::LiveDevice;
@@ -43,6 +46,8 @@ enum PublishError {
     Number(#[from] CannotIssue),
     #[error("the desired state does not fit")]
     Wire(#[from] WireError),
+    #[error("its models' version floors cannot be sent")]
+    Floors(#[from] CatalogError),
     #[error(transparent)]
     Db(#[from] DbError),
 }
@@ -54,11 +59,15 @@ async fn publish(plane: &Plane) -> Result<(), DbError> {
         tell(plane, &root, &id).await;
     }
     let newest = root.root().version;
+    let in_force = plane.floors.in_force(&root);
     let due: Vec<DeviceId> = plane.live.read(|devices| {
         let lacks_root = |device: &LiveDevice, hello: &Hello| hello.root_version.max(device.root_sent) < newest;
+        let lacks_floor = |device: &LiveDevice| {
+            !in_force.is_empty() && !floors::lacking(device, &floors::models_reported(device), &in_force).is_empty()
+        };
         let is_due = |device: &LiveDevice| {
             let hello = device.hello.as_ref().filter(|_| device.connected);
-            hello.is_some_and(|hello| device.hello_is_due || lacks_root(device, hello))
+            hello.is_some_and(|hello| device.hello_is_due || lacks_root(device, hello) || lacks_floor(device))
         };
         devices.iter().filter(|(_, device)| is_due(device)).map(|(id, _)| id.clone()).collect()
     });
@@ -79,6 +88,10 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
     // Taken before anything is read: a `hello` that comes meanwhile makes it due again.
     let taken = plane.live.change(id, |live| {
         let due = std::mem::replace(&mut live.hello_is_due, false);
+        if due {
+            // What it was sent before may have been lost on the way.
+            live.floors_sent.clear();
+        }
         (due, live.clone())
     });
     let Some((hello_is_due, live)) = taken else { return Ok(()) };
@@ -89,8 +102,15 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
         return Ok(());
     }
     send_roots(plane, root, id, &live).await;
+    // After the roots: the device must know this director. Before all else: by the time it judges the rest.
+    send_time(plane, root, id, &live).await?;
     let hello = live.hello.as_ref();
-    let outcome = current_desired(plane, root, id, &live).await;
+    let outcome = async {
+        let slots = db::plans::placement(plane.db.read(), id).await?;
+        floors::send(plane, root, id, &live, &slots).await?;
+        current_desired(plane, root, id, &live).await
+    };
+    let outcome = outcome.await;
     if !matches!(outcome, Ok(Told::Desired { .. })) && hello_is_due {
         // Not answered after all.
         plane.live.change(id, |live| live.hello_is_due |= live.hello == hello.cloned());
@@ -100,7 +120,7 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
             plane.live.change(id, |live| live.held_back = None);
             let lacks = hello_is_due && hello.is_some_and(|hello| issue::lacks(hello, &desired.issued()));
             if live.connected && (is_new || lacks) {
-                let envelope = Envelope::sign(payload_type::DESIRED, desired.payload, &[&plane.director]);
+                let envelope = plane.director.sign(payload_type::DESIRED, desired.payload);
                 plane.send(id, Leaf::Desired, &SignedDesired(envelope), QoS::AtLeastOnce).await;
                 tracing::info!(device = %id, generation = %desired.generation, "desired state sent");
             }
@@ -140,9 +160,26 @@ async fn send_roots(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &Liv
         return;
     }
     for root in plane.trust.after(known) {
-        plane.send(id, Leaf::Trust, &TrustUpdate { root }, QoS::AtLeastOnce).await;
+        plane.send(id, Leaf::Trust, &TrustUpdate::Root(root), QoS::AtLeastOnce).await;
     }
     plane.live.change(id, |live| live.root_sent = root.root().version);
+}
+
+/// Answers a `hello` that asks for the time, once.
+async fn send_time(plane: &Plane, root: &TrustedRoot, id: &DeviceId, live: &LiveDevice) -> Result<(), PublishError> {
+    let asked = live.hello.as_ref().filter(|hello| hello.wants_time && live.time_told != Some(hello.nonce));
+    let Some(hello) = asked.filter(|_| live.connected) else { return Ok(()) };
+    let time = DirectorTime {
+        fleet: root.root().fleet.clone(),
+        device: id.clone(),
+        fingerprint: live.fingerprint,
+        nonce: hello.nonce,
+        now_ms: now_ms(),
+    };
+    let envelope = plane.director.sign(payload_type::TIME, wire::encode(&time)?);
+    plane.send(id, Leaf::Trust, &TrustUpdate::Time(envelope), QoS::AtLeastOnce).await;
+    plane.live.change(id, |live| live.time_told = Some(hello.nonce));
+    Ok(())
 }
 
 /// The desired state that the device is to have now: the newest one, or a new one where that is
@@ -155,7 +192,7 @@ async fn current_desired(
 ) -> Result<Told, PublishError> {
     let transaction = plane.db.begin().await?;
     let held = db::desired::get(&transaction, id).await?;
-    let slots: Vec<_> = db::plans::placement(&transaction, id).await?.into_values().collect();
+    let mut slots: Vec<_> = db::plans::placement(&transaction, id).await?.into_values().collect();
     let now_ms = now_ms();
     let need = Need {
         slots: db::plans::slots_digest(&slots),
@@ -174,6 +211,10 @@ async fn current_desired(
     if let Some(why) = would_go_back(live, &slots, issued.as_ref(), &plane.routes.now()) {
         return Ok(Told::HeldBack(why));
     }
+    let in_force = plane.floors.in_force(root);
+    for slot in &mut slots {
+        slot.floor = in_force.get(&slot.model).map(|held| held.floor.version);
+    }
     let desired = Desired {
         fleet: root.root().fleet.clone(),
         device: id.clone(),
@@ -182,6 +223,7 @@ async fn current_desired(
         issued_ms: now_ms,
         expires_ms: now_ms + LIFE_MS,
         nonce: live.hello.as_ref().map(|hello| hello.nonce),
+        root_version: root.root().version,
         slots,
     };
     let next = DesiredRecord {
@@ -268,6 +310,8 @@ mod tests {
                 measured: None,
             }],
             refusals: vec![],
+            floors: vec![],
+            notes: vec![],
         }
     }
 
@@ -280,6 +324,7 @@ mod tests {
             nonce: Nonce([1; 16]),
             root_version: 1,
             holds: Some(Held { generation: generation(9), digest: Digest::of("payload") }),
+            wants_time: false,
         });
         let issued = |number| Issued {
             generation: generation(number),

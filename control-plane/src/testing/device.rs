@@ -52,13 +52,22 @@ impl Drop for Device {
 impl Device {
     /// Makes a key, enrols with a fresh claim, and connects.
     pub(crate) async fn enrol(plane: &Running, name: &str) -> Self {
-        let asked = NewClaim { uses: 1, ttl_seconds: 60, labels: Default::default() };
+        let asked = NewClaim {
+            uses: 1,
+            ttl_seconds: 60,
+            labels: Default::default(),
+            may_label: vec![],
+            may_label_anything: true,
+            needs_approval: false,
+        };
         let claim = enrol::new_claim(plane.plane(), &asked).await.expect("a claim");
         let (key, _) = device_key();
         let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
         let name = Some(name.parse().expect("an id"));
-        let asked = Enrol { claim: claim.id, secret: claim.secret, csr, name, labels: Default::default() };
-        let enrolled = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let asked = Enrol { claim: Some(claim.id), secret: Some(claim.secret), csr, name, labels: Default::default() };
+        let outcome = enrol::enrol(plane.plane(), &asked).await.expect("enrolled");
+        let enrol::Outcome::Enrolled(enrolled) = outcome else { panic!("it waits") };
+        let enrolled = *enrolled;
         Self::connect(plane, enrolled, key, 1).await
     }
 
@@ -100,6 +109,11 @@ impl Device {
         &self.enrolled.device
     }
 
+    /// Its public key, as a SubjectPublicKeyInfo.
+    pub(crate) fn public_spki(&self) -> Vec<u8> {
+        rcgen::PublicKeyData::subject_public_key_info(&self.key)
+    }
+
     pub(crate) fn boot(&self) -> BootId {
         self.boot
     }
@@ -108,6 +122,11 @@ impl Device {
     pub(crate) async fn say<M: Message>(&self, leaf: Leaf, message: &M) {
         let bytes = wire::encode(message).expect("encodes");
         self.client.publish(leaf.of(self.id()).to_string(), QoS::AtLeastOnce, false, bytes).await.expect("sent");
+    }
+
+    /// Says something on any topic, also on another device's.
+    pub(crate) async fn say_on(&self, topic: &str) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, vec![]).await.expect("sent");
     }
 
     /// The next message on this topic.
@@ -141,7 +160,7 @@ impl Device {
 
     /// Says hello with a nonce of this byte.
     pub(crate) async fn hello(&self, nonce: u8, root_version: u64, holds: Option<Held>) {
-        let hello = Hello { boot: self.boot, nonce: Nonce([nonce; 16]), root_version, holds };
+        let hello = Hello { boot: self.boot, nonce: Nonce([nonce; 16]), root_version, holds, wants_time: false };
         self.say(Leaf::Hello, &hello).await;
     }
 
@@ -195,6 +214,8 @@ impl Device {
             },
             slots: slots.collect(),
             refusals: vec![],
+            floors: vec![],
+            notes: vec![],
         };
         let envelope = self.sign(payload_type::REPORTED, wire::encode(&reported).expect("encodes"));
         self.say(Leaf::Reported, &SignedReported(envelope)).await;

@@ -28,8 +28,8 @@ const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
 /// A server certificate; a new one is made at half of its life.
 const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
 /// A device's certificate; the device asks for the next at two thirds.
-const DEVICE_LIFE: Duration = Duration::from_secs(14 * 86_400);
-/// Certificates begin in the past by this: other clocks are not ours.
+pub const DEVICE_LIFE: Duration = Duration::from_secs(14 * 86_400);
+/// Certificates begin in the past by this, or by half of a shorter life: other clocks are not ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 /// A key file is far shorter.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -70,9 +70,15 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    device_life: Duration,
 }
 
 impl Authority {
+    /// The same authority, with another life of the devices' certificates than [`DEVICE_LIFE`].
+    pub fn with_device_life(self, device_life: Duration) -> Self {
+        Self { device_life, ..self }
+    }
+
     /// Reads the authority from a file, or makes it.
     pub fn open(path: &Path) -> Result<Self, CaError> {
         let file = |source| CaError::File { path: path.to_owned(), source };
@@ -97,7 +103,7 @@ impl Authority {
         const END: &str = "-----END CERTIFICATE-----";
         let end = pem[begin..].find(END).ok_or("no certificate")? + begin + END.len();
         let certificate_pem = format!("{}\n", &pem[begin..end]);
-        Ok(Self { certificate, certificate_pem, issuer })
+        Ok(Self { certificate, certificate_pem, issuer, device_life: DEVICE_LIFE })
     }
 
     /// What clients pin: SHA-256 of the certificate in DER.
@@ -112,7 +118,7 @@ impl Authority {
 
     /// A client certificate for a device and its key, PEM.
     pub fn device_certificate(&self, device: &DeviceId, key: &DevicePublicKey) -> Result<String, CaError> {
-        let mut params = leaf(device.as_str(), DEVICE_LIFE, ExtendedKeyUsagePurpose::ClientAuth)?;
+        let mut params = leaf(device.as_str(), self.device_life, ExtendedKeyUsagePurpose::ClientAuth)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = SubjectPublicKeyInfo::from_der(key.spki()).map_err(CaError::Certificate)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(CaError::Certificate)?;
@@ -164,7 +170,7 @@ fn leaf(name: &str, life: Duration, usage: ExtendedKeyUsagePurpose) -> Result<Ce
 
 fn set_life(params: &mut CertificateParams, life: Duration) {
     let now = OffsetDateTime::now_utc();
-    params.not_before = now - CLOCK_SKEW;
+    params.not_before = now - CLOCK_SKEW.min(life / 2);
     params.not_after = now + life;
 }
 
@@ -297,6 +303,18 @@ pub(crate) mod tests {
         let usage = certificate.extended_key_usage().expect("parses").expect("there").value;
         assert!(usage.client_auth && !usage.server_auth && !usage.any);
         assert!(!certificate.is_ca());
+        let days = |certificate: &x509_parser::certificate::X509Certificate<'_>| {
+            let validity = certificate.validity();
+            (validity.not_after.timestamp() - validity.not_before.timestamp()) as f64 / 86_400.0
+        };
+        assert_eq!(days(&certificate), 15.0);
+
+        // A shorter life keeps its proportions: two thirds of it lie in the future.
+        let authority = authority.with_device_life(Duration::from_secs(43_200));
+        let pem = authority.device_certificate(&"edge-1".parse().expect("an id"), &key).expect("made");
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).expect("DER");
+        assert_eq!(days(&certificate), 0.75);
     }
 
     #[test]

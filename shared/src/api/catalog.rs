@@ -14,6 +14,9 @@ api_types! {
         pub manifest: Digest,
         /// Files whose bytes the plane does not have; empty: the bundle is whole.
         pub missing: Vec<FileRef>,
+        /// Why it will not be placed although it was taken, if it will not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub barred: Option<String>,
     }
 
     /// One bundle.
@@ -26,6 +29,10 @@ api_types! {
         pub manifest: Digest,
         /// Whether all its files are there.
         pub complete: bool,
+        /// Why nothing begins with it, if nothing may: it is below its model's version floor, or nobody
+        /// whom the root names signed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub barred: Option<String>,
         /// Bytes of all its files.
         pub bytes: u64,
         /// The variants' names.

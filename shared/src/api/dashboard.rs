@@ -57,6 +57,9 @@ api_types! {
         pub events: Vec<EventView>,
         /// Groups of devices that fell silent together, so that nothing of theirs moves.
         pub frozen: Vec<FreezeView>,
+        /// Why nothing changes because the database was put back; none: it was not.
+        #[serde(default)]
+        pub restored: Option<String>,
     }
 
     /// What changed since the message before: event name `change`.
@@ -79,6 +82,9 @@ api_types! {
         pub events: Vec<EventView>,
         /// Groups of devices that are silent together now.
         pub frozen: Vec<FreezeView>,
+        /// Why nothing changes because the database was put back; none: it was not, or is approved.
+        #[serde(default)]
+        pub restored: Option<String>,
     }
 
     /// A device's telemetry over a time, summed up into buckets.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::api_types;
+use super::members::Standing;
 use crate::Digest;
 use crate::figures::Figures;
 use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
@@ -65,6 +66,24 @@ pub enum Happening {
     RolloutUndone,
     /// Every device has the new version.
     RolloutDone,
+    /// A root, a floor or a command was not believed by a device.
+    TrustRefused,
+    /// A root was followed, or a floor was raised.
+    TrustChanged,
+    /// A device stopped a version: its publisher's key is compromised, or it is below its floor.
+    Distrusted,
+    /// A device's clock cannot be right, or is trusted again.
+    Clock,
+    /// Somebody was not let in.
+    EnrolmentRefused,
+    /// A device became one of the fleet.
+    DeviceEnrolled,
+    /// A device waits for an operator, or may go on.
+    DeviceHeld,
+    /// A device is one of the fleet no more.
+    DeviceRevoked,
+    /// The database is older than what devices or the files beside it say.
+    DatabaseRestored,
 }
 
 impl From<EventKind> for Happening {
@@ -77,6 +96,10 @@ impl From<EventKind> for Happening {
             EventKind::RolledBack => Self::RolledBack,
             EventKind::WorkerCrashed => Self::WorkerCrashed,
             EventKind::Started => Self::Started,
+            EventKind::TrustRefused => Self::TrustRefused,
+            EventKind::TrustChanged => Self::TrustChanged,
+            EventKind::Distrusted => Self::Distrusted,
+            EventKind::Clock => Self::Clock,
         }
     }
 }
@@ -93,6 +116,12 @@ api_types! {
         /// What an operator wants of it.
         #[serde(default)]
         pub schedule: Schedule,
+        /// Whether it is one of the fleet.
+        #[serde(default)]
+        pub standing: Standing,
+        /// Why it is not simply a member.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub standing_why: Option<String>,
         /// When it was last heard.
         pub last_seen_ms: Option<UnixMs>,
         /// When it was enrolled.
@@ -114,6 +143,9 @@ api_types! {
         pub refusals: Vec<Refusal>,
         /// The last desired state that it did not take.
         pub desired_refused: Option<DesiredRefused>,
+        /// What else it says that a person should know: its clock, its owner's limits, who signed what runs.
+        #[serde(default)]
+        pub notes: Vec<String>,
         /// Its newest telemetry.
         pub host: Option<HostSample>,
         /// Each of its models, summed over the telemetry that is kept.

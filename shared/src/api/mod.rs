@@ -12,10 +12,16 @@
 //! | `GET /feed` | | server-sent events: [`dashboard::FeedSnapshot`], then [`dashboard::FeedChange`]s |
 //! | `GET /whoami` | | [`WhoAmI`] |
 //! | `GET /trust/director` | | [`DirectorKey`] |
+//! | `POST /trust/director/next` | | [`DirectorKey`]: the next key is made, and waits for a root that names it |
 //! | `GET /trust/roots` (open) | | list of [`crate::signing::Envelope`], by version |
 //! | `POST /trust/roots` | a root's [`crate::signing::Envelope`] | [`TrustView`] |
+//! | `GET /trust/floors` (open) | | list of [`crate::signing::Envelope`], by model |
+//! | `POST /trust/floors` | a [`crate::floor::Floor`]'s [`crate::signing::Envelope`] | [`FloorView`] |
 //! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
-//! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`] |
+//! | `POST /claims/{id}/revoke` | | nothing: it counts no more |
+//! | `POST /factory`, `GET /factory` | list of [`members::FactoryKey`] | list of [`members::FactoryView`] |
+//! | `DELETE /factory/{fingerprint}` | | nothing |
+//! | `POST /enrol` (open) | [`Enrol`] | [`Enrolled`], or with status 202 [`EnrolWaiting`] |
 //! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
 //! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
 //! | `PUT /blobs/{sha256}` | the bytes | nothing |
@@ -31,7 +37,11 @@
 //! | `POST /devices/{id}/cordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
+//! | `POST /devices/{id}/approve` | | [`fleet::DeviceView`]: it waits or is held no more |
+//! | `POST /devices/{id}/revoke` | [`members::Revoke`] | [`fleet::DeviceView`] |
+//! | `DELETE /devices/{id}` | | nothing: a revoked device is forgotten, and its name is free |
 //! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |
+//! | `GET /devices/{id}/diagnosis` | | what the device says of itself, JSON as it is |
 //! | `GET /devices/{id}/explain` | | [`plan::DeviceExplained`] |
 //! | `POST /plan` | [`plan::PlanRequest`] | [`plan::PlanView`]: what would change, without changing it |
 //! | `POST /plan/approve` | | [`plan::PlanView`]: silent devices are taken for lost, moves go on |
@@ -46,12 +56,13 @@ pub mod catalog;
 pub mod dashboard;
 pub mod deployment;
 pub mod fleet;
+pub mod members;
 pub mod plan;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
-use crate::id::{DeviceId, FleetId, Labels, UnixMs};
+use crate::id::{DeviceId, FleetId, LabelText, Labels, ModelName, UnixMs, Version};
 use crate::signing::Envelope;
 use crate::signing::key::PublicKey;
 
@@ -118,6 +129,19 @@ api_types! {
     pub struct DirectorKey {
         /// To be named by the root.
         pub key: PublicKey,
+        /// The key that takes its place as soon as a root names only that one, if it was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub next: Option<PublicKey>,
+    }
+
+    /// A version floor in force.
+    pub struct FloorView {
+        /// The model.
+        pub model: ModelName,
+        /// The lowest version that may run.
+        pub version: Version,
+        /// The highest version of the model here; none: there is no bundle of it.
+        pub newest: Option<Version>,
     }
 
     /// The trust in force.
@@ -142,6 +166,16 @@ api_types! {
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
         pub labels: Labels,
+        /// Labels that a device may set itself as it enrols.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+        pub may_label: Vec<LabelText>,
+        /// Whether a device may set any label.
+        #[serde(default)]
+        pub may_label_anything: bool,
+        /// Whether an operator lets each device in by hand.
+        #[serde(default)]
+        pub needs_approval: bool,
     }
 
     /// A new claim; the CLI makes the token that a device needs of it.
@@ -164,14 +198,33 @@ api_types! {
         pub used: u32,
         /// When it ends.
         pub expires_ms: UnixMs,
+        /// Labels that every device enrolled with it gets.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
+        pub labels: Labels,
+        /// Labels that a device may set itself as it enrols.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+        pub may_label: Vec<LabelText>,
+        /// Whether a device may set any label.
+        #[serde(default)]
+        pub may_label_anything: bool,
+        /// Whether an operator lets each device in by hand.
+        #[serde(default)]
+        pub needs_approval: bool,
+        /// Whether it counts no more: it was revoked, or made before the database went back to an earlier state.
+        #[serde(default)]
+        pub void: bool,
     }
 
     /// A device asks for its first certificate.
     pub struct Enrol {
-        /// The claim's id, hex.
-        pub claim: String,
+        /// The claim's id, hex; none: the key is on the factory list.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub claim: Option<String>,
         /// The claim's secret, hex.
-        pub secret: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub secret: Option<String>,
         /// A certificate request made with the device's key, PEM.
         pub csr: String,
         /// The name it would like; else one is made from its key.
@@ -181,6 +234,14 @@ api_types! {
         #[serde(default)]
         #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
         pub labels: Labels,
+    }
+
+    /// A device was noted, and waits for an operator (status 202): it asks again later.
+    pub struct EnrolWaiting {
+        /// The name it will have.
+        pub device: DeviceId,
+        /// What it waits for.
+        pub detail: String,
     }
 
     /// A device asks for its next certificate.

@@ -24,6 +24,9 @@ api_types! {
         pub changes: Vec<ChangeView>,
         /// What waits, by deployment.
         pub waiting: Vec<WaitingView>,
+        /// Why nothing changes until an operator approves, where that is so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub restored: Option<String>,
     }
 
     /// Many devices that fell silent together.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::DevicePublicKey;
 use super::key::{KeyId, PublicKey, SecretKey};
+use crate::checks::{self, Check};
 use crate::limits::SIGNATURES_MAX;
 
 /// A payload, its type, and who signed both. JSON with base64, or plain bytes on the wire.
@@ -106,7 +107,7 @@ impl Envelope {
         for signature in &self.signatures {
             let known = keys.iter().find(|key| key.id() == signature.keyid);
             if let Some(key) = known
-                && !good.contains(&signature.keyid)
+                && (!good.contains(&signature.keyid) || !checks::on(Check::DistinctKeys))
                 && key.verify(&message, &signature.sig)
             {
                 good.push(signature.keyid);
@@ -114,7 +115,7 @@ impl Envelope {
         }
         // A threshold of 0 would accept anything; no caller may mean that.
         let threshold = threshold.max(1);
-        if good.len() < threshold {
+        if checks::on(Check::Signature) && good.len() < threshold {
             return Err(VerifyError::TooFewSignatures { good: good.len(), threshold });
         }
         Ok((&self.payload, good))
@@ -126,6 +127,7 @@ impl Envelope {
         let message = pre_authentication_encoding(&self.payload_type, &self.payload);
         match self.signatures.as_slice() {
             [only] if device.verify(&message, &only.sig) => Ok(&self.payload),
+            _ if !checks::on(Check::DeviceSignature) => Ok(&self.payload),
             _ => Err(VerifyError::NotTheDevice),
         }
     }

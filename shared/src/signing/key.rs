@@ -38,9 +38,22 @@ impl PublicKey {
         KeyId(Digest::of(self.0.0))
     }
 
-    /// Strict verification (RFC 8032 with small-order and non-canonical points refused).
+    /// Whether the bytes can be anyone's key: a point of the curve, in its one spelling, not of small order.
+    pub fn is_strict(&self) -> bool {
+        self.strict().is_some()
+    }
+
+    fn strict(&self) -> Option<VerifyingKey> {
+        let key = VerifyingKey::from_bytes(&self.0.0).ok()?;
+        // Reading a point reduces its coordinate: what is written again shows whether it was reduced.
+        let canonical = key.to_edwards().compress().to_bytes() == self.0.0;
+        (canonical && !key.is_weak()).then_some(key)
+    }
+
+    /// Strict verification: RFC 8032 without a cofactor, with points of small order, and points and numbers
+    /// in another spelling than their one, refused.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0.0) else { return false };
+        let Some(key) = self.strict() else { return false };
         let Ok(signature) = ed25519_dalek::Signature::from_slice(signature) else { return false };
         key.verify_strict(message, &signature).is_ok()
     }

@@ -16,6 +16,12 @@ pub mod payload_type {
     pub const ROOT: &str = "application/vnd.muster.root.v1+json";
     /// A bundle's manifest, JSON ([`crate::manifest::Manifest`]).
     pub const MANIFEST: &str = "application/vnd.muster.manifest.v1+json";
+    /// A version floor, JSON ([`crate::floor::Floor`]).
+    pub const FLOOR: &str = "application/vnd.muster.floor.v1+json";
+    /// The time, wire codec ([`crate::director_time::DirectorTime`]).
+    pub const TIME: &str = "application/vnd.muster.time";
+    /// A command to a device, wire codec ([`crate::command::Command`]).
+    pub const COMMAND: &str = "application/vnd.muster.command";
     /// A desired state, wire codec ([`crate::desired::Desired`]).
     pub const DESIRED: &str = "application/vnd.muster.desired";
     /// A reported state, wire codec ([`crate::reported::Reported`]).

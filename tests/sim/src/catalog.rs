@@ -134,7 +134,8 @@ impl Catalog {
         }
         self.parts.insert(digest, parts);
         self.natures.insert(digest, nature);
-        let bundle = Bundle { manifest: digest, envelope: reference, variants: vec![(name("fp32"), Format::Onnx)] };
+        let variants = vec![(name("fp32"), Format::Onnx)];
+        let bundle = Bundle { manifest: digest, envelope: reference, variants, barred: None };
         self.bundles.entry(model.clone()).or_default().insert(version, bundle);
         version
     }

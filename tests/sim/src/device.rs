@@ -5,13 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use muster_agent_core::accept::{Holding, Identity, recall};
+use muster_agent_core::clock::Clock;
 use muster_agent_core::fetch::{FetchAction, Looked};
+use muster_agent_core::limits::OwnerLimits;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
 use muster_agent_core::slot::{Death, SlotEvent, WorkerId};
+use muster_agent_core::verify::bundle::{Proven, Software};
+use muster_agent_core::verify::desired::recall;
+use muster_agent_core::verify::{Holding, Identity, Watermark};
 use muster_shared::desired::SlotSpec;
 use muster_shared::id::{BootId, Generation, UnixMs};
 use muster_shared::limits::CHUNK_BYTES;
+use muster_shared::manifest::{Dtype, Format};
 use muster_shared::message::{ChunkGet, EventKind, Hello};
 use muster_shared::reported::{Facts, Measured, Refusal, RefusalKind, Reported};
 use muster_shared::root::TrustedRoot;
@@ -61,7 +66,8 @@ pub struct Device {
 struct Journal {
     roots: Vec<Envelope>,
     desired: Option<Envelope>,
-    proven: BTreeMap<DeploymentName, SlotSpec>,
+    proven: BTreeMap<DeploymentName, Proven>,
+    watermark: Watermark,
     refusals: Vec<Refusal>,
     /// The highest generation that was ever saved: kept by the simulator, not by the agent.
     highest: Option<Generation>,
@@ -190,7 +196,7 @@ impl Device {
 
     /// Versions that passed their probation here.
     pub fn proven(&self) -> impl Iterator<Item = &SlotSpec> {
-        self.journal.proven.values()
+        self.journal.proven.values().map(|proven| &proven.spec)
     }
 
     /// The bundle whose worker answers to a deployment's name.
@@ -215,13 +221,23 @@ impl Device {
         let first = must(roots.next().ok_or("a root")).clone();
         let first = must(TrustedRoot::self_signed(&first));
         let root = roots.fold(first, |held, next| must(held.follow(next)));
-        let holding = Holding { identity: &identity, root: &root, held: None, nonce: None };
+        let (held, watermark, nonce, earlier_nonce) = (None, None, None, None);
+        let holding = Holding { identity: &identity, root: &root, held, watermark, nonce, earlier_nonce };
         // One that a root no longer believes is not recalled; the device then asks for a new one.
         let desired = self.journal.desired.as_ref().and_then(|desired| recall(desired, holding).ok());
         let restored = Restored {
             identity: identity.clone(),
             version: AGENT.into(),
             root: root.clone(),
+            clock: Clock::new(0, now_ms),
+            watermark: self.journal.watermark.clone(),
+            watermark_unknown: None,
+            software: Software { formats: vec![Format::Onnx], dtypes: vec![Dtype::F32] },
+            limits: OwnerLimits {
+                memory_bytes: Some(self.facts.memory_bytes),
+                cpu_milli: Some(self.facts.cpu_milli),
+                ..OwnerLimits::default()
+            },
             desired,
             proven: self.journal.proven.values().cloned().collect(),
             refusals: self.journal.refusals.clone(),
@@ -369,6 +385,12 @@ impl Device {
                 }
                 Action::Tell(EventKind::DesiredRefused, ..) => self.refused_count += 1,
                 Action::Report | Action::Tell(..) => {}
+                Action::KeepWatermark(watermark) => {
+                    // Kept at once, as the agent's driver keeps it before it says so.
+                    let mark = watermark.desired;
+                    self.journal.watermark = watermark;
+                    effects.extend(self.happen(Event::WatermarkKept(mark), catalog, rng, now_ms));
+                }
                 Action::Fetch(fetch) => self.fetch(fetch, rng, effects),
                 Action::Check(..) | Action::Start(..) | Action::Route(..) | Action::Unroute(_) | Action::Stop(_) => {
                     if let Action::Check(_, spec) = &action
@@ -411,12 +433,13 @@ impl Device {
                 self.journal.highest = generation;
                 self.journal.desired = Some(desired);
             }
-            Action::SaveProven(deployment, Some(spec)) => {
-                if catalog.nature(spec.manifest) != Nature::Good {
-                    let text = format!("{} takes the bad version {} of {deployment} for proven", self.id, spec.version);
+            Action::SaveProven(deployment, Some(proven)) => {
+                if catalog.nature(proven.spec.manifest) != Nature::Good {
+                    let version = proven.spec.version;
+                    let text = format!("{} takes the bad version {version} of {deployment} for proven", self.id);
                     effects.push(Effect::Broken(text));
                 }
-                self.journal.proven.insert(deployment, spec);
+                self.journal.proven.insert(deployment, proven);
             }
             Action::SaveProven(deployment, None) => {
                 self.journal.proven.remove(&deployment);
@@ -459,7 +482,13 @@ impl Device {
         effects.extend(self.happen(Event::HelloSaid(nonce), catalog, rng, now_ms));
         let Some(run) = &self.run else { return };
         let root_version = run.agent.root().root().version;
-        effects.push(Effect::Send(Up::Hello(Hello { boot: run.boot, nonce, root_version, holds: run.agent.held() })));
+        effects.push(Effect::Send(Up::Hello(Hello {
+            boot: run.boot,
+            nonce,
+            root_version,
+            holds: run.agent.held(),
+            wants_time: false,
+        })));
     }
 
     fn report(&mut self, now_ms: UnixMs) -> Vec<Effect> {
@@ -472,15 +501,18 @@ impl Device {
             sequence: run.reports,
             at_ms: now_ms,
             root_version: run.agent.root().root().version,
-            applied: run.agent.held().map(|held| held.generation),
+            applied: run.agent.applied(),
             desired_refused: run.agent.desired_refused().cloned(),
             facts: self.facts.clone(),
             slots: run.agent.slot_reports(),
             refusals: run.agent.refusals().to_vec(),
+            floors: run.agent.reported_floors(),
+            notes: run.agent.notes(),
         };
         let mut effects = Vec::new();
-        // What is said must be durable.
-        if reported.applied > self.journal.highest {
+        // What is said must be durable: the desired state itself, or its mark where none is held.
+        let marked = self.journal.watermark.desired.map(|mark| mark.generation);
+        if reported.applied > self.journal.highest.max(marked) {
             effects.push(Effect::Broken(format!("{} reports {:?}, which it has not saved", self.id, reported.applied)));
         }
         for refusal in reported.refusals.iter().filter(|it| it.kind != RefusalKind::TooMuchMemoryInProbation) {

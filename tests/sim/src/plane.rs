@@ -359,6 +359,7 @@ impl Plane {
                 issued_ms: now_ms,
                 expires_ms: now_ms + issue::LIFE_MS,
                 nonce: hello.map(|hello| hello.nonce),
+                root_version: catalog.root().root().version,
                 slots,
             };
             let payload = must(wire::encode(&desired));

@@ -32,6 +32,13 @@ pub fn get_as(url: &str, token: &str) -> anyhow::Result<Answer> {
     read(request.call().with_context(|| format!("cannot ask {url}"))?)
 }
 
+/// Asks for a text.
+pub fn text(url: &str) -> anyhow::Result<String> {
+    let mut response = agent().get(url).call().with_context(|| format!("cannot ask {url}"))?;
+    anyhow::ensure!(response.status() == 200, "{url} answered {}", response.status());
+    Ok(response.body_mut().read_to_string()?)
+}
+
 /// Asks with an API token for a text.
 pub fn text_as(url: &str, token: &str) -> anyhow::Result<String> {
     let request = agent().get(url).header("authorization", format!("Bearer {token}"));

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use http::{Answer, get, post};
+pub use http::{Answer, get, post, text};
 pub use process::{Process, Running, descendants, last_lines, output, spelled, until};
 pub use server::{Server, resident_bytes};
 
@@ -40,6 +40,8 @@ pub struct Programs {
     pub agent: PathBuf,
     /// The control plane.
     pub control_plane: PathBuf,
+    /// What agents and the control plane find in their environment beside ours.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Programs {
@@ -49,7 +51,7 @@ impl Programs {
     /// The programs as they lie in a folder.
     pub fn in_folder(folder: &Path) -> Self {
         let [muster, agent, control_plane] = Self::NAMES.map(|name| folder.join(name));
-        Self { muster, agent, control_plane }
+        Self { muster, agent, control_plane, environment: vec![] }
     }
 }
 
@@ -59,6 +61,8 @@ pub struct World {
     plane: Option<Running>,
     programs: Programs,
     ready: PlaneReady,
+    /// Arguments of the control plane beside those that every world has.
+    plane_arguments: Vec<String>,
     folder: TempDir,
 }
 
@@ -131,12 +135,19 @@ pub struct Deployment {
 impl World {
     /// Starts a control plane, logs in and makes the keys. `tell` hears of each step.
     pub fn start(programs: Programs, tell: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        Self::start_with(programs, &[], tell)
+    }
+
+    /// As [`Self::start`], with further arguments of the control plane.
+    pub fn start_with(programs: Programs, plane: &[&str], tell: &dyn Fn(&str)) -> anyhow::Result<Self> {
+        let plane_arguments: Vec<String> = plane.iter().map(|&argument| argument.to_owned()).collect();
         remove_leftovers();
         let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id())).tempdir()?;
         tell("starting the control plane");
         let any = "127.0.0.1:0".to_owned();
-        let (plane, ready) = start_plane(&programs, folder.path(), [&any, &any, &any, &any].map(String::clone))?;
-        let world = Self { devices: BTreeMap::new(), plane: Some(plane), programs, ready, folder };
+        let (plane, ready) =
+            start_plane(&programs, folder.path(), [&any, &any, &any, &any].map(String::clone), &plane_arguments)?;
+        let world = Self { devices: BTreeMap::new(), plane: Some(plane), programs, ready, plane_arguments, folder };
         tell("logging in and making keys");
         let code = world.ready.admin_code.clone().context("the control plane printed no code to log in with")?;
         world.muster(&[
@@ -153,7 +164,7 @@ impl World {
 
     /// Enrols a device and starts its agent.
     pub fn add_device(&mut self, name: &str) -> anyhow::Result<()> {
-        let claim = self.muster(&["claim", "new"])?;
+        let claim = self.muster(&["claim", "new", "--may-label", "site"])?;
         let mut enrol = Command::new(&self.programs.agent);
         enrol.args([
             "enrol",
@@ -186,11 +197,25 @@ impl World {
 
     /// Starts the agent of an enrolled device.
     pub fn start_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        self.start_agent_with(name, &[])
+    }
+
+    /// Starts the agent of an enrolled device whose wall clock is wrong: `@1970-01-01 00:01:00` (UTC) at its
+    /// start, `-1y` all along, or the path of a file that says so and may change. Time that only counts on is
+    /// as it is.
+    pub fn start_agent_at(&mut self, name: &str, clock: &str) -> anyhow::Result<()> {
+        self.start_agent_with(name, &wrong_clock(clock)?)
+    }
+
+    /// Starts the agent of an enrolled device in another environment.
+    fn start_agent_with(&mut self, name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
         let ready_file = self.folder().join(format!("{name}.json"));
         let _ = std::fs::remove_file(&ready_file);
         let mut command = Command::new(&self.programs.agent);
+        command.envs(self.programs.environment.iter().cloned());
         command.arg("run").arg("--config").arg(self.device_folder(name).join("agent.toml"));
         command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut agent = Running::start(name, &mut command, self.folder().join(format!("{name}.log")))?;
         let door = agent.ready::<AgentReady>(&ready_file, READY_DEADLINE)?.door;
         self.devices.insert(name.to_owned(), Device { agent: Some(agent), door });
@@ -211,6 +236,11 @@ impl World {
         Ok(())
     }
 
+    /// Changes the control plane's further arguments, from its next start on.
+    pub fn set_plane_arguments(&mut self, arguments: &[&str]) {
+        self.plane_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// Stops the control plane.
     pub fn stop_plane(&mut self) {
         drop(self.plane.take());
@@ -227,7 +257,7 @@ impl World {
         let address = |url: &str| url.rsplit_once("//").map_or(url, |(_, address)| address).to_owned();
         let PlaneReady { http, mqtt, gateway, plain_http, .. } = &self.ready;
         let addresses = [http, mqtt, gateway, plain_http].map(|url| address(url));
-        let (plane, ready) = start_plane(&self.programs, self.folder.path(), addresses)?;
+        let (plane, ready) = start_plane(&self.programs, self.folder.path(), addresses, &self.plane_arguments)?;
         (self.plane, self.ready) = (Some(plane), ready);
         Ok(())
     }
@@ -464,12 +494,33 @@ impl World {
     }
 }
 
+/// The environment of a program whose wall clock is wrong, as [`World::start_agent_at`] has it. The library of
+/// the system package `faketime` is preloaded: the program under test is the one that is shipped.
+pub fn wrong_clock(clock: &str) -> anyhow::Result<[(&'static str, String); 5]> {
+    let library = output(Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]));
+    let library = library.context("`faketime` is missing; `apt-get install faketime` brings it")?;
+    Ok([
+        ("LD_PRELOAD", library.trim().to_owned()),
+        (if clock.starts_with('/') { "FAKETIME_TIMESTAMP_FILE" } else { "FAKETIME" }, clock.to_owned()),
+        // A file is read each time.
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("TZ", "UTC".to_owned()),
+    ])
+}
+
 /// `addresses`: of the API, the broker, the gateway, the API without TLS.
-fn start_plane(programs: &Programs, folder: &Path, addresses: [String; 4]) -> anyhow::Result<(Running, PlaneReady)> {
+fn start_plane(
+    programs: &Programs,
+    folder: &Path,
+    addresses: [String; 4],
+    more: &[String],
+) -> anyhow::Result<(Running, PlaneReady)> {
     let ready_file = folder.join("plane.json");
     let _ = std::fs::remove_file(&ready_file);
     let [http, mqtt, gateway, plain_http] = addresses;
     let mut command = Command::new(&programs.control_plane);
+    command.envs(programs.environment.iter().cloned());
     command.arg("--data").arg(folder.join("plane")).args([
         "--http",
         &http,
@@ -478,7 +529,7 @@ fn start_plane(programs: &Programs, folder: &Path, addresses: [String; 4]) -> an
         "--plain-http",
         &plain_http,
     ]);
-    command.args(["--gateway", &gateway, "--open-gateway", "--ready-file"]).arg(&ready_file);
+    command.args(["--gateway", &gateway, "--open-gateway", "--ready-file"]).arg(&ready_file).args(more);
     let mut plane = Running::start("the control plane", &mut command, folder.join("plane.log"))?;
     let ready = plane.ready(&ready_file, READY_DEADLINE)?;
     Ok((plane, ready))

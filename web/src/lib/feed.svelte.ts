@@ -26,6 +26,7 @@ class Feed {
   deployments = $state.raw<Deployment[]>([]);
   events = $state.raw<EventView[]>([]);
   frozen = $state.raw<FreezeView[]>([]);
+  restored = $state<string | null>(null);
   fleet = $state<string | null>(null);
   version = $state('');
 
@@ -60,6 +61,7 @@ class Feed {
     this.deployments = [];
     this.events = [];
     this.frozen = [];
+    this.restored = null;
   }
 
   #snapshot(told: FeedSnapshot): void {
@@ -67,6 +69,7 @@ class Feed {
     this.deployments = merged([], resources(told), [], deploymentKey);
     this.events = told.events;
     this.frozen = told.frozen;
+    this.restored = told.restored ?? null;
     this.fleet = told.fleet ?? null;
     this.version = told.version;
     this.known = true;
@@ -79,6 +82,7 @@ class Feed {
     this.deployments = merged(this.deployments, resources(told), told.deploymentsGone, deploymentKey);
     if (told.events.length > 0) this.events = [...told.events, ...this.events].slice(0, EVENTS_KEPT_MAX);
     this.frozen = told.frozen;
+    this.restored = told.restored ?? null;
     this.#heard(told.atMs);
   }
 

@@ -27,17 +27,31 @@ export interface Known {
   devices: DeviceView[];
   deployments: Deployment[];
   frozen: FreezeView[];
+  /** Why nothing changes because the database was put back. */
+  restored?: string | null;
 }
 
 const ORDER: Record<Level, number> = { bad: 0, warn: 1, busy: 2 };
 
 export function troubles(known: Known): Trouble[] {
   const all = [
+    ...(known.restored ? [putBack(known.restored)] : []),
     ...known.frozen.map(frozen),
     ...known.devices.flatMap((device) => ofDevice(device, known)),
     ...known.deployments.flatMap((deployment) => ofDeployment(deployment, known)),
   ];
   return all.sort((a, b) => ORDER[a.level] - ORDER[b.level]);
+}
+
+function putBack(reason: string): Trouble {
+  return {
+    key: 'restored',
+    level: 'bad',
+    title: 'The database was put back',
+    reason: `${reason[0]?.toUpperCase()}${reason.slice(1)}.`,
+    move: 'Push and apply what it has forgotten, look at devices that are held, then approve that changes go on.',
+    approve: true,
+  };
 }
 
 function frozen(freeze: FreezeView): Trouble {

@@ -82,6 +82,15 @@ export const HAPPENINGS: Record<Happening, { word: string; tone: Tone }> = {
   rolloutStopped: { word: 'Rollout stopped', tone: 'bad' },
   rolloutUndone: { word: 'Rollout undone', tone: 'warn' },
   rolloutDone: { word: 'Rollout done', tone: 'good' },
+  trustRefused: { word: 'Not believed', tone: 'bad' },
+  trustChanged: { word: 'Trust changed', tone: 'quiet' },
+  distrusted: { word: 'Stopped as not trusted', tone: 'bad' },
+  clock: { word: 'Clock', tone: 'warn' },
+  enrolmentRefused: { word: 'Not let in', tone: 'warn' },
+  deviceEnrolled: { word: 'Device enrolled', tone: 'good' },
+  deviceHeld: { word: 'Device held', tone: 'warn' },
+  deviceRevoked: { word: 'Device revoked', tone: 'warn' },
+  databaseRestored: { word: 'Database restored', tone: 'bad' },
 };
 
 const NAMES_LISTED_MAX = 5;

@@ -18,7 +18,7 @@ const END_DEADLINE: Duration = Duration::from_secs(15);
 /// Runs the demo as a program and checks what it promises.
 pub fn check() -> anyhow::Result<()> {
     setup::program("curl", "curl")?;
-    let mut once = Command::new(std::env::current_exe()?);
+    let mut once = Command::new(shell::this_program()?);
     let printed = output(once.args(["demo", "--once", "--yes"]))?;
     let last = printed.lines().last().context("demo --once printed nothing")?;
     let summary: Value = serde_json::from_str(last).with_context(|| format!("not JSON: {last}"))?;
@@ -45,7 +45,7 @@ struct Demo {
 
 impl Demo {
     fn start() -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(shell::this_program()?);
         command.args(["demo", "--yes"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().context("the demo has no standard output")?;

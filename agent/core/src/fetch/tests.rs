@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use muster_shared::Version;
 use muster_shared::chunk::frame_range;
 use muster_shared::desired::{BlobRef, Resources};
-use muster_shared::limits::CHUNK_BYTES;
+use muster_shared::limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX};
 use muster_shared::manifest::{Dtype, Format, Manifest, Port, Variant, weights_digest};
-use muster_shared::signing::payload_type;
+use muster_shared::root::TrustedRoot;
+use muster_shared::signing::{Envelope, payload_type};
 
 use super::*;
 use crate::testing::{self, PUBLISHER, key};
+use crate::verify::floors::Floors;
 
 /// The root in force.
 fn root() -> TrustedRoot {
@@ -22,6 +24,7 @@ struct World {
     plane: BTreeMap<Digest, Vec<u8>>,
     disk: BTreeMap<Digest, Vec<u8>>,
     spec: SlotSpec,
+    floors: Floors,
     asked: Vec<ChunkGet>,
     seen: Vec<FetchAction>,
 }
@@ -60,14 +63,29 @@ fn world(publisher: u8) -> World {
         probation_ms: 0,
         attempt: 0,
         swap_in_place: false,
+        floor: None,
     };
     let indexes = [ChunkIndex::of(&model).to_bytes(), ChunkIndex::of(&golden).to_bytes()];
     let blobs = [model, golden, envelope_bytes].into_iter().chain(indexes);
     let plane = blobs.map(|blob| (Digest::of(&blob), blob)).collect();
-    World { plane, disk: BTreeMap::new(), spec, asked: vec![], seen: vec![] }
+    World { plane, disk: BTreeMap::new(), spec, floors: Floors::default(), asked: vec![], seen: vec![] }
 }
 
 impl World {
+    fn beliefs<T>(&self, f: impl FnOnce(Beliefs<'_>) -> T) -> T {
+        let (root, software) = (root(), testing::software());
+        f(Beliefs {
+            root: &root,
+            floors: &self.floors,
+            software: &software,
+            desired: None,
+            not_now: None,
+            known: &BTreeMap::new(),
+            disk_bytes: None,
+            wall_ms: 0,
+        })
+    }
+
     /// Carries out actions until none is left; requests wait in `asked` unless `serve`.
     fn run(&mut self, fetcher: &mut Fetcher, mut actions: Vec<FetchAction>, serve: bool) {
         while !actions.is_empty() {
@@ -79,14 +97,14 @@ impl World {
                         Some(bytes) => Looked::Whole(index.is_none().then(|| bytes.clone())),
                         None => Looked::Pieces(vec![]),
                     };
-                    fetcher.looked(blob, found, &root(), 0)
+                    self.beliefs(|beliefs| fetcher.looked(blob, found, beliefs, 0))
                 }
                 FetchAction::Store { blob, blob_bytes, offset, bytes } => {
                     let file = self.disk.entry(blob).or_insert_with(|| vec![0; blob_bytes as usize]);
                     file[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
                     vec![]
                 }
-                FetchAction::Finish { blob } => fetcher.finished(blob, &root()),
+                FetchAction::Finish { blob } => self.beliefs(|beliefs| fetcher.finished(blob, beliefs, 0)),
                 FetchAction::Ask(get) if serve => self.answer(fetcher, get),
                 FetchAction::Ask(get) => {
                     self.asked.push(get);
@@ -203,4 +221,32 @@ fn a_waiting_slot_does_not_hold_up_another() {
     actions.extend(fetcher.start(world.spec.deployment.clone(), world.spec.clone()));
     world.run(&mut fetcher, actions, true);
     assert!(matches!(world.outcomes()[..], [FetchAction::Waiting { .. }, FetchAction::Done { .. }]));
+}
+
+#[test]
+fn a_manifest_declared_too_long_is_not_asked_for() {
+    let mut world = world(PUBLISHER);
+    world.spec.envelope.bytes = MANIFEST_BYTES_MAX as u64 + 1;
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.seen[..], [FetchAction::Untrusted { .. }]), "{:?}", world.seen);
+}
+
+#[test]
+fn no_file_comes_before_the_publishers_word_on_the_floor_and_then_it_goes_on_by_itself() {
+    let mut world = world(PUBLISHER);
+    world.spec.floor = Version::new(1);
+    let mut fetcher = Fetcher::default();
+    fetcher.set_online(true, 0);
+    let actions = fetcher.start(world.spec.deployment.clone(), world.spec.clone());
+    world.run(&mut fetcher, actions, true);
+    let [FetchAction::Waiting { reason, .. }] = &world.outcomes()[..] else { panic!("{:?}", world.outcomes()) };
+    assert!(reason.contains("waits for the publisher's word on the version floor"), "{reason}");
+    assert_eq!(world.disk.len(), 1, "the manifest itself and nothing it names");
+    world.floors.offered(&testing::floor("digits", 1, PUBLISHER), &root()).unwrap();
+    let actions = fetcher.trust_changed();
+    world.run(&mut fetcher, actions, true);
+    assert!(matches!(world.outcomes()[..], [_, FetchAction::Done { .. }]), "{:?}", world.outcomes());
 }

@@ -429,6 +429,41 @@ fn a_reboot_starts_the_proven_version_unchecked() {
     assert_eq!(slot.phase(), Phase::Serving);
 }
 
+fn distrust(versions: &[u64]) -> SlotEvent {
+    SlotEvent::Distrust(
+        versions.iter().map(|version| spec(*version).manifest).collect(),
+        "its key is compromised".into(),
+    )
+}
+
+#[test]
+fn a_distrusted_version_stops_and_a_trusted_one_takes_over() {
+    // Alone it stops, is forgotten, and stays wanted.
+    let mut life = Life::new();
+    life.until_serving(1).on(distrust(&[1]));
+    assert_eq!(life.last[..3], [SlotAction::Prove(None), SlotAction::Unroute, SlotAction::Stop(WorkerId(1))]);
+    assert!(matches!(life.last[3..], [SlotAction::Tell(EventKind::Distrusted, _)]));
+    assert!(life.slot.phase() == Phase::Refused && life.slot.runnings().is_empty());
+    // In probation it gives way to the version before it, which stays proven.
+    let mut life = Life::new();
+    life.until_serving(1).until_probation(2).on(distrust(&[2]));
+    assert_eq!(life.last[..2], [SlotAction::Route(WorkerId(1), spec(1)), SlotAction::Stop(WorkerId(2))]);
+    assert_eq!(life.slot.answering().map(|running| running.spec.version.get()), Some(1));
+    // The version kept beside it is forgotten, and the new one answers on.
+    let mut life = Life::new();
+    life.until_serving(1).until_probation(2).on(distrust(&[1]));
+    assert_eq!(life.last[..2], [SlotAction::Prove(None), SlotAction::Stop(WorkerId(1))]);
+    assert_eq!(life.slot.phase(), Phase::Probation);
+    // What made room for it is started again.
+    let mut life = Life::new();
+    life.until_serving(1).on(SlotEvent::Want(swap(2))).on(SlotEvent::Fetched).on(distrust(&[2]));
+    assert!(life.last.contains(&SlotAction::Start(WorkerId(3), spec(1))), "{:?}", life.last);
+    // What is trusted does not notice.
+    let mut life = Life::new();
+    life.until_serving(1).on(distrust(&[2]));
+    assert!(life.last.is_empty() && life.slot.phase() == Phase::Serving);
+}
+
 /// What an event of the random story is about.
 #[derive(Debug, Clone)]
 struct Chance {
@@ -441,7 +476,7 @@ struct Chance {
 }
 
 fn chance() -> impl Strategy<Value = Chance> {
-    (0u8..20, 1u64..4, 0u32..3, 0u64..3, 0u64..1_500).prop_map(|(event, version, attempt, back, passed_ms)| Chance {
+    (0u8..24, 1u64..4, 0u32..3, 0u64..3, 0u64..1_500).prop_map(|(event, version, attempt, back, passed_ms)| Chance {
         event,
         version,
         attempt,
@@ -459,6 +494,8 @@ struct Machine {
     routed: Option<WorkerId>,
     proven: Option<u64>,
     refused: BTreeMap<u64, u32>,
+    /// Versions that are believed no more.
+    distrusted: BTreeSet<u64>,
 }
 
 impl Machine {
@@ -474,6 +511,7 @@ impl Machine {
             (when || checking.is_none()).then_some(event)
         };
         Some(match chance.event {
+            0..=3 if self.distrusted.contains(&chance.version) => SlotEvent::WantRefused(spec, "distrusted".into()),
             0..=3 => match self.refused.get(&chance.version) {
                 Some(attempt) if spec.attempt <= *attempt => SlotEvent::WantRefused(spec, "before".into()),
                 _ => SlotEvent::Want(spec),
@@ -494,12 +532,22 @@ impl Machine {
             15 => ends(SlotEvent::Died(worker, Death::OutOfMemory, "memory".into()), checking.is_some())?,
             16 => ends(SlotEvent::Died(worker, Death::Killed, "kill".into()), checking.is_some())?,
             17 => SlotEvent::Untrusted("nobody".into()),
+            20 => {
+                // Now and then one more, and what was said before is said again.
+                self.distrusted.insert(chance.version);
+                let bundles = self.distrusted.iter().map(|version| self::spec(*version).manifest).collect();
+                SlotEvent::Distrust(bundles, "its key is compromised".into())
+            }
+            21 => SlotEvent::FetchAgain,
             _ => SlotEvent::Tick,
         })
     }
 
     /// Carries out one action, which must make sense.
     fn carry_out(&mut self, action: &SlotAction) -> Result<(), TestCaseError> {
+        if let SlotAction::Check(_, spec) | SlotAction::Start(_, spec) | SlotAction::Route(_, spec) = action {
+            prop_assert!(!self.distrusted.contains(&spec.version.get()), "distrusted, and yet {action:?}");
+        }
         match action {
             SlotAction::Check(worker, spec) => {
                 let refused = self.refused.get(&spec.version.get());
@@ -528,6 +576,10 @@ impl Machine {
 
     /// What holds after every step.
     fn check(&self, slot: &Slot) -> Result<(), TestCaseError> {
+        let is_distrusted = |version: &u64| self.distrusted.contains(version);
+        let mut running = slot.runnings().into_iter().map(|running| running.spec.version.get());
+        prop_assert!(!running.any(|version| is_distrusted(&version)), "a distrusted version is kept: {slot:?}");
+        prop_assert!(!self.proven.as_ref().is_some_and(is_distrusted), "a reboot would bring back {:?}", self.proven);
         let of_runnings = slot.runnings().into_iter().filter(|running| running.has_worker());
         let mut known: BTreeSet<_> = of_runnings.map(|running| running.worker).collect();
         if let Slot::Checking { child, .. } = slot {

@@ -199,9 +199,11 @@ impl Door {
 }
 
 /// The one free size follows from the number of bytes.
-fn shape_of(port: &Port, bytes: usize) -> Result<Vec<usize>, String> {
+pub fn shape_of(port: &Port, bytes: usize) -> Result<Vec<usize>, String> {
     let size = port.dtype.size_bytes().ok_or("strings have no raw form of one size; send JSON")?;
-    let known: usize = port.shape.iter().flatten().map(|size| *size as usize).product::<usize>() * size;
+    // A model's process says what its sizes are, and it is not believed.
+    let known = port.shape.iter().flatten().try_fold(size, |bytes, size| bytes.checked_mul(*size as usize));
+    let known = known.ok_or_else(|| format!("the model's sizes {:?} are beyond any memory", port.shape))?;
     let free = port.shape.iter().filter(|size| size.is_none()).count();
     let wrong = || format!("{bytes} bytes do not fill rows of {known} bytes each");
     let missing = match free {
@@ -252,6 +254,12 @@ mod tests {
         assert_eq!(shape(&[Some(2), Some(3)], 7), Some(vec![2, 3]), "its bytes are counted later");
         assert_eq!(shape(&[None, Some(0)], 7), None);
         assert_eq!(shape(&[], 4), Some(vec![]));
+    }
+
+    #[test]
+    fn sizes_beyond_any_memory_are_an_error() {
+        let port = Port { name: "x".into(), dtype: Dtype::F64, shape: vec![Some(u32::MAX); 8] };
+        assert!(shape_of(&port, 8).unwrap_err().contains("beyond any memory"));
     }
 
     #[test]

@@ -94,6 +94,8 @@ impl Sim {
             facts,
             slots: self.slots.values().cloned().collect(),
             refusals: self.refusals.clone(),
+            floors: Vec::new(),
+            notes: Vec::new(),
         };
         DeviceSeen {
             labels: labels(&[("site", self.site)]),

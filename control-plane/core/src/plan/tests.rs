@@ -7,7 +7,7 @@ use muster_shared::reported::Measured;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Device, Machine, Presence, Refused, Release, Releases, Replicas, Report};
+use crate::fleet::{Barred, Device, Machine, Presence, Refused, Release, Releases, Replicas, Report};
 use crate::testing::*;
 
 /// `a@edge-1:v1 | a@edge-2:v1 leaves: … | b waits: …`; `!` stands behind what is swapped in place.
@@ -581,4 +581,37 @@ proptest! {
         let inputs = Inputs { previous, ..now };
         is_sound(&inputs, &plan(&inputs))?;
     }
+}
+
+#[test]
+fn what_no_publisher_stands_for_begins_nowhere_and_runs_on_where_it_is() {
+    let bar = |inputs: &mut Inputs, number: u64, why: Barred| {
+        let versions = inputs.bundles.get_mut(&model()).expect("the model");
+        versions.get_mut(&version(number)).expect("the version").barred = Some(why);
+    };
+    let mut inputs = fleet(&two_devices(1024, 512), &[("a", wanted(1, 64))], &[1, 2]);
+    obey(&mut inputs, "a@edge-1:v2");
+    // The publisher was removed: it serves on, nothing takes it back to version 1, and no second one comes.
+    bar(&mut inputs, 2, Barred::PublisherRemoved);
+    let releases = inputs.deployments[&name("a")].releases.clone();
+    want(&mut inputs, "a", Wanted { releases, ..wanted(2, 64) });
+    check(
+        &inputs,
+        "a@edge-1:v2 | a waits: 1 of 2 replicas waits: nothing begins with version 2 of model digits: the root names \
+         its publisher no more; sign it anew with a publisher's key that the root names, and push it again",
+    );
+    // Its key was stolen: what is not from that key comes in its place.
+    bar(&mut inputs, 2, Barred::Compromised);
+    want(&mut inputs, "a", wanted(2, 64));
+    check(&inputs, "a@edge-1:v1 | a@edge-2:v1");
+    // The floor rose over everything there is.
+    let mut inputs = fleet(&two_devices(1024, 512), &[("a", wanted(1, 64))], &[1]);
+    bar(&mut inputs, 1, Barred::BelowFloor(version(2)));
+    inputs.deployments.clear();
+    want(&mut inputs, "a", wanted(1, 64));
+    check(
+        &inputs,
+        "a waits: nothing begins with version 1 of model digits: its publisher wants nothing below version 2 to run; \
+         push version 2 or a later one",
+    );
 }

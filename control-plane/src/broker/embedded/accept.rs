@@ -100,13 +100,13 @@ async fn greet(
         timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await.map_err(|_| Refusal::Stalled)?.map_err(Refusal::Tls)?;
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or(Refusal::Nameless("there is none"))?;
-    let (name, fingerprint) = identity(certificate).map_err(Refusal::Nameless)?;
+    let (name, spki) = identity(certificate).map_err(Refusal::Nameless)?;
     let session = sessions.try_acquire_owned().map_err(|_| Refusal::Full)?;
-    Ok((Peer { name, fingerprint, socket }, tls, session))
+    Ok((Peer { name, fingerprint: Sha256::digest(&spki).into(), spki, socket }, tls, session))
 }
 
-/// The common name in a certificate, and the fingerprint of its key.
-fn identity(certificate: &[u8]) -> Result<(String, [u8; 32]), &'static str> {
+/// The common name in a certificate, and its key as SubjectPublicKeyInfo.
+pub fn identity(certificate: &[u8]) -> Result<(String, Vec<u8>), &'static str> {
     let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| "it is malformed")?;
     let mut names = certificate.subject().iter_common_name();
     let name = names.next().ok_or("it has no common name")?;
@@ -114,5 +114,5 @@ fn identity(certificate: &[u8]) -> Result<(String, [u8; 32]), &'static str> {
         return Err("it has several common names");
     }
     let name = name.as_str().map_err(|_| "its common name is no text")?;
-    Ok((name.to_owned(), Sha256::digest(certificate.public_key().raw).into()))
+    Ok((name.to_owned(), certificate.public_key().raw.to_vec()))
 }

@@ -46,6 +46,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct Peer {
     pub name: String,
     pub fingerprint: [u8; 32],
+    pub spki: Vec<u8>,
     pub socket: std::net::TcpStream,
 }
 
@@ -89,6 +90,7 @@ struct Session {
     hub: Arc<Hub>,
     device: String,
     fingerprint: [u8; 32],
+    spki: Vec<u8>,
     link: Arc<Link>,
     /// Whether this session stands in the hub's map.
     claimed: AtomicBool,
@@ -103,6 +105,7 @@ pub(super) async fn run(hub: Arc<Hub>, peer: Peer, tls: TlsStream<TcpStream>, ad
     let session = Arc::new(Session {
         device: peer.name,
         fingerprint: peer.fingerprint,
+        spki: peer.spki,
         link: Arc::new(Link {
             socket: peer.socket,
             announced: AtomicBool::new(false),
@@ -183,7 +186,11 @@ impl Session {
             return Err(ReasonCode::UnsupportedProtocolVersion);
         }
         let access = &self.hub.access;
-        if connect.client_id != self.device || !access.admit(&self.device, self.fingerprint) {
+        if connect.client_id != self.device {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if !access.admit(&self.device, self.fingerprint) {
+            access.turned_away(&self.device, &self.spki);
             return Err(ReasonCode::NotAuthorized);
         }
         if let Some(will) = &connect.will {

@@ -12,8 +12,23 @@ fn csr(key: &KeyPair) -> String {
     request.pem().expect("PEM")
 }
 
+/// A certificate, not a word to wait.
+async fn let_in(plane: &Plane, asked: &Enrol) -> Result<Enrolled, EnrolError> {
+    match enrol(plane, asked).await? {
+        Outcome::Enrolled(enrolled) => Ok(*enrolled),
+        Outcome::Waiting(waiting) => panic!("{} waits", waiting.device),
+    }
+}
+
 async fn claim_for(plane: &Plane, uses: u32) -> Claim {
-    let asked = NewClaim { uses, ttl_seconds: 60, labels: labels(&[("site", "north")]) };
+    let asked = NewClaim {
+        uses,
+        ttl_seconds: 60,
+        labels: labels(&[("site", "north")]),
+        may_label: vec![],
+        may_label_anything: true,
+        needs_approval: false,
+    };
     new_claim(plane, &asked).await.expect("a claim")
 }
 
@@ -23,8 +38,8 @@ fn labels(pairs: &[(&str, &str)]) -> muster_shared::id::Labels {
 
 fn ask(claim: &Claim, key: &KeyPair, name: Option<&str>) -> Enrol {
     Enrol {
-        claim: claim.id.clone(),
-        secret: claim.secret.clone(),
+        claim: Some(claim.id.clone()),
+        secret: Some(claim.secret.clone()),
         csr: csr(key),
         name: name.map(|name| name.parse().expect("an id")),
         labels: labels(&[("site", "south"), ("rack", "7")]),
@@ -36,13 +51,13 @@ async fn a_claim_is_spent_by_a_key_which_may_come_again() {
     let (plane, _folder) = testing::plane().await;
     let claim = claim_for(&plane, 1).await;
     let (key, public) = device_key();
-    let first = enrol(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled");
+    let first = let_in(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled");
     assert_eq!((first.device.as_str(), first.roots.len()), ("edge-1", 1));
     assert!(plane.live.get(&first.device).is_some_and(|live| live.fingerprint == public.fingerprint()));
-    let again = enrol(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled");
+    let again = let_in(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled");
     assert_eq!(again.device, first.device);
     let (other, _) = device_key();
-    let refused = enrol(&plane, &ask(&claim, &other, Some("edge-2"))).await;
+    let refused = let_in(&plane, &ask(&claim, &other, Some("edge-2"))).await;
     assert!(matches!(refused, Err(EnrolError::Spent(1))));
     // The operator's labels win over the owner's.
     let device = db::devices::get(plane.db.read(), &first.device).await.expect("reads").expect("there");
@@ -56,15 +71,15 @@ async fn names_belong_to_keys() {
     let (plane, _folder) = testing::plane().await;
     let claim = claim_for(&plane, 5).await;
     let ((one, _), (two, two_public)) = (device_key(), device_key());
-    enrol(&plane, &ask(&claim, &one, Some("edge-1"))).await.expect("enrolled");
-    let taken = enrol(&plane, &ask(&claim, &two, Some("edge-1"))).await;
+    let_in(&plane, &ask(&claim, &one, Some("edge-1"))).await.expect("enrolled");
+    let taken = let_in(&plane, &ask(&claim, &two, Some("edge-1"))).await;
     assert!(matches!(taken, Err(EnrolError::NameTaken(_))));
-    let unnamed = enrol(&plane, &ask(&claim, &two, None)).await.expect("enrolled");
+    let unnamed = let_in(&plane, &ask(&claim, &two, None)).await.expect("enrolled");
     assert_eq!(unnamed.device.as_str(), format!("d-{}", two_public.fingerprint().short()));
     let second = claim_for(&plane, 5).await;
-    let renamed = enrol(&plane, &ask(&second, &one, Some("edge-9"))).await;
+    let renamed = let_in(&plane, &ask(&second, &one, Some("edge-9"))).await;
     assert!(matches!(renamed, Err(EnrolError::AlreadyEnrolled(_))));
-    assert_eq!(enrol(&plane, &ask(&second, &one, None)).await.expect("enrolled").device.as_str(), "edge-1");
+    assert_eq!(let_in(&plane, &ask(&second, &one, None)).await.expect("enrolled").device.as_str(), "edge-1");
 }
 
 #[tokio::test]
@@ -72,7 +87,7 @@ async fn without_a_root_or_a_right_nobody_gets_in() {
     let (bare, _folder) = testing::bare_plane().await;
     let claim = claim_for(&bare, 1).await;
     let (key, _) = device_key();
-    assert!(matches!(enrol(&bare, &ask(&claim, &key, None)).await, Err(EnrolError::NoRoot)));
+    assert!(matches!(let_in(&bare, &ask(&claim, &key, None)).await, Err(EnrolError::NoRoot)));
     let (plane, _folder) = testing::plane().await;
     let claim = claim_for(&plane, 1).await;
     for (id, secret) in [
@@ -82,27 +97,36 @@ async fn without_a_root_or_a_right_nobody_gets_in() {
         ("not hex", claim.secret.clone()),
         (claim.id.as_str(), String::new()),
     ] {
-        let asked = Enrol { claim: id.to_owned(), secret, ..ask(&claim, &key, None) };
-        assert!(matches!(enrol(&plane, &asked).await, Err(EnrolError::NoClaim)), "{id}");
+        let asked = Enrol { claim: Some(id.to_owned()), secret: Some(secret), ..ask(&claim, &key, None) };
+        assert!(matches!(let_in(&plane, &asked).await, Err(EnrolError::NoClaim)), "{id}");
     }
     for csr in [String::new(), "no PEM".into(), key.public_key_pem(), "x".repeat(CSR_BYTES_MAX + 1)] {
         let asked = Enrol { csr, ..ask(&claim, &key, None) };
-        assert!(matches!(enrol(&plane, &asked).await, Err(EnrolError::Csr(_))));
+        assert!(matches!(let_in(&plane, &asked).await, Err(EnrolError::Csr(_))));
     }
     let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-    assert!(matches!(enrol(&plane, &ask(&claim, &ed25519, None)).await, Err(EnrolError::Key(_))));
+    assert!(matches!(let_in(&plane, &ask(&claim, &ed25519, None)).await, Err(EnrolError::Key(_))));
     let expired = ClaimRecord {
         id: [7; 8],
         secret: Digest::of([7; 16]),
         uses: 1,
         labels: Default::default(),
         expires_ms: now_ms() - 1,
+        terms: Terms { anything: true, ..Terms::default() },
+        void: false,
     };
     db::claims::insert(plane.db.write(), &expired, 1).await.expect("stores");
-    let asked = Enrol { claim: "07".repeat(8), secret: "07".repeat(16), ..ask(&claim, &key, None) };
-    assert!(matches!(enrol(&plane, &asked).await, Err(EnrolError::Expired)));
+    let asked = Enrol { claim: Some("07".repeat(8)), secret: Some("07".repeat(16)), ..ask(&claim, &key, None) };
+    assert!(matches!(let_in(&plane, &asked).await, Err(EnrolError::Expired)));
     for (uses, ttl_seconds) in [(0, 60), (CLAIM_USES_MAX + 1, 60), (1, 0), (1, CLAIM_TTL_SECONDS_MAX + 1)] {
-        let asked = NewClaim { uses, ttl_seconds, labels: Default::default() };
+        let asked = NewClaim {
+            uses,
+            ttl_seconds,
+            labels: Default::default(),
+            may_label: vec![],
+            may_label_anything: true,
+            needs_approval: false,
+        };
         assert!(matches!(new_claim(&plane, &asked).await, Err(EnrolError::BadClaim)));
     }
 }
@@ -128,7 +152,7 @@ async fn a_renewal_needs_the_enrolled_key_twice() {
     let (plane, _folder) = testing::plane().await;
     let claim = claim_for(&plane, 1).await;
     let ((key, public), (other, _)) = (device_key(), device_key());
-    let device = enrol(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled").device;
+    let device = let_in(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled").device;
     let renewal = |signer: &KeyPair, requested: &KeyPair, device: &DeviceId| {
         let csr = CertificateParams::default().serialize_request(requested).expect("a request").der().to_vec();
         let payload = wire::encode(&Renewal { device: device.clone(), csr }).expect("encodes");
@@ -142,4 +166,114 @@ async fn a_renewal_needs_the_enrolled_key_twice() {
     assert!(matches!(renew(&plane, &renewal(&key, &other, &device)).await, Err(EnrolError::Csr(_))));
     let stranger = "edge-2".parse().expect("an id");
     assert!(matches!(renew(&plane, &renewal(&key, &key, &stranger)).await, Err(EnrolError::NotTheDevice)));
+}
+
+fn new(claim: NewClaim) -> NewClaim {
+    NewClaim { uses: 5, ttl_seconds: 60, ..claim }
+}
+
+fn bare_claim() -> NewClaim {
+    new(NewClaim {
+        uses: 1,
+        ttl_seconds: 1,
+        labels: labels(&[("site", "north")]),
+        may_label: vec!["rack".parse().expect("a label")],
+        may_label_anything: false,
+        needs_approval: false,
+    })
+}
+
+#[tokio::test]
+async fn a_device_sets_only_the_labels_that_its_claim_allows() {
+    let (plane, _folder) = testing::plane().await;
+    let claim = new_claim(&plane, &bare_claim()).await.expect("a claim");
+    for (asked, refused) in [
+        (&[("rack", "7")][..], None),
+        (&[("site", "north"), ("rack", "7")], None),
+        (&[("site", "south")], Some("site")),
+        (&[("gpu", "1")], Some("gpu")),
+        (&[], None),
+    ] {
+        let (key, _) = device_key();
+        let outcome = let_in(&plane, &Enrol { labels: labels(asked), ..ask(&claim, &key, None) }).await;
+        match (outcome, refused) {
+            (Ok(_), None) => {}
+            (Err(EnrolError::Label(label)), Some(refused)) => assert_eq!(label.as_str(), refused),
+            (other, _) => panic!("{asked:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_was_revoked_lets_nobody_new_in() {
+    let (plane, _folder) = testing::plane().await;
+    let claim = claim_for(&plane, 5).await;
+    let ((one, _), (two, _)) = (device_key(), device_key());
+    let_in(&plane, &ask(&claim, &one, None)).await.expect("enrolled");
+    let id: [u8; 8] = hex::decode(&claim.id).expect("hex").try_into().expect("8 bytes");
+    assert!(db::claims::end(plane.db.write(), id, 1).await.expect("ends"));
+    assert!(matches!(let_in(&plane, &ask(&claim, &two, None)).await, Err(EnrolError::Void)));
+    let_in(&plane, &ask(&claim, &one, None)).await.expect("a lost answer is given again");
+    assert!(db::claims::list(plane.db.read(), 10).await.expect("lists")[0].void);
+}
+
+#[tokio::test]
+async fn a_device_waits_until_an_operator_lets_it_in() {
+    let (plane, _folder) = testing::plane().await;
+    let claim = new_claim(&plane, &NewClaim { needs_approval: true, ..bare_claim() }).await.expect("a claim");
+    let (key, public) = device_key();
+    let asked = Enrol { labels: Labels::new(), ..ask(&claim, &key, Some("edge-1")) };
+    for _ in 0..2 {
+        assert!(matches!(enrol(&plane, &asked).await, Ok(Outcome::Waiting(_))));
+    }
+    let id: DeviceId = "edge-1".parse().expect("an id");
+    let admitted = |plane: &Plane| crate::broker::Access::admit(&*plane.live, "edge-1", public.fingerprint().0);
+    assert!(!admitted(&plane));
+    members::approve(&plane, &id).await.expect("approved");
+    assert_eq!(let_in(&plane, &asked).await.expect("enrolled").device, id);
+    assert!(admitted(&plane));
+    assert!(matches!(members::approve(&plane, &id).await, Err(members::MemberError::NothingToApprove(_))));
+}
+
+#[tokio::test]
+async fn a_key_on_the_factory_list_needs_no_claim() {
+    let (plane, _folder) = testing::plane().await;
+    let ((listed, public), (other, _)) = (device_key(), device_key());
+    let name = Some("edge-7".parse().expect("an id"));
+    let entry = FactoryKey { fingerprint: public.fingerprint(), name, labels: labels(&[("site", "north")]) };
+    add_to_factory_list(&plane, &[entry]).await.expect("added");
+    let ask = |key: &KeyPair, name: Option<&str>| Enrol {
+        claim: None,
+        secret: None,
+        csr: csr(key),
+        name: name.map(|name| name.parse().expect("an id")),
+        labels: Labels::new(),
+    };
+    assert!(matches!(let_in(&plane, &ask(&other, None)).await, Err(EnrolError::NotListed)));
+    assert!(matches!(let_in(&plane, &ask(&listed, Some("edge-8"))).await, Err(EnrolError::OtherName(_))));
+    for _ in 0..2 {
+        assert_eq!(let_in(&plane, &ask(&listed, None)).await.expect("enrolled").device.as_str(), "edge-7");
+    }
+    let list = db::members::factory_list(plane.db.read(), 10).await.expect("lists");
+    assert!(list[0].spent_ms.is_some());
+    let device = db::devices::get(plane.db.read(), &"edge-7".parse().expect("an id")).await.expect("reads");
+    assert_eq!(device.expect("there").labels, labels(&[("site", "north")]));
+}
+
+#[tokio::test]
+async fn a_revoked_key_never_comes_back_and_its_name_may() {
+    let (plane, _folder) = testing::plane().await;
+    let claim = claim_for(&plane, 5).await;
+    let ((key, public), (other, _)) = (device_key(), device_key());
+    let id = let_in(&plane, &ask(&claim, &key, Some("edge-1"))).await.expect("enrolled").device;
+    assert!(matches!(members::forget(&plane, &id).await, Err(members::MemberError::NotRevoked(_))));
+    members::revoke(&plane, &id, "lost").await.expect("revoked");
+    assert!(!plane.live.is_heard(&id));
+    assert!(matches!(let_in(&plane, &ask(&claim, &key, Some("edge-1"))).await, Err(EnrolError::Revoked)));
+    assert!(matches!(let_in(&plane, &ask(&claim, &other, Some("edge-1"))).await, Err(EnrolError::NameTaken(_))));
+    assert!(matches!(members::approve(&plane, &id).await, Err(members::MemberError::IsRevoked(_))));
+    members::forget(&plane, &id).await.expect("forgotten");
+    let_in(&plane, &ask(&claim, &other, Some("edge-1"))).await.expect("another key under the name");
+    assert!(matches!(let_in(&plane, &ask(&claim, &key, Some("edge-2"))).await, Err(EnrolError::Revoked)));
+    assert!(plane.revocations.has(&public.fingerprint()));
 }
