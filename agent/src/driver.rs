@@ -17,6 +17,7 @@ use muster_agent_core::verify::roots::not_older;
 use muster_agent_core::verify::{Holding, Watermark};
 use muster_shared::checks::{self, Check};
 use muster_shared::command::Order;
+use muster_shared::hardware::Strain;
 use muster_shared::id::{BootId, InstanceId, UnixMs};
 use muster_shared::limits::{NOTES_MAX, clip};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
@@ -41,6 +42,7 @@ use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
 use crate::enrol;
 use crate::facts::Machine;
+use crate::facts::watch::Watch;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
@@ -114,12 +116,12 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::new(bound_ms, steady.now_ms());
     let time = Timekeeper::new(steady, clock.clone());
     let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let mut machine = Machine::new(&config.data).context("cannot watch this machine")?;
     let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
     let trust = TrustStore::open(&config.data, counter);
     let restored = Restored {
         watermark_unknown: trust.unknown(),
-        limits: owner_limits(&config, &machine),
+        limits: owner_limits(&config, &mut machine),
         ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
     };
     let to_loop = inbox.clone();
@@ -150,6 +152,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         renewal,
         effects,
         machine,
+        strained: Watch::default(),
         telemetry,
         doors,
         config,
@@ -260,7 +263,7 @@ fn restore(
 }
 
 /// What the owner allows: of memory and cores, what the facts report.
-fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
+fn owner_limits(config: &Config, machine: &mut Machine) -> OwnerLimits {
     let facts = machine.facts(config);
     OwnerLimits {
         memory_bytes: Some(facts.memory_bytes),
@@ -281,6 +284,8 @@ struct Driver {
     renewal: Renewal,
     effects: Effects,
     machine: Machine,
+    /// What was told of what slows it down.
+    strained: Watch,
     telemetry: Telemetry,
     doors: Arc<Doors>,
     config: Config,
@@ -327,6 +332,7 @@ impl Driver {
                 _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
                 _ = batch.tick() => {
                     let sample = self.machine.sample();
+                    self.watch(&sample.strains);
                     self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, self.time.wall_ms());
                 }
                 () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => self.renewal.look(),
@@ -334,6 +340,15 @@ impl Driver {
             }
         }
         info!("the agent stops");
+    }
+
+    /// Tells of what began or ceased to slow this machine down; the report that follows says the same.
+    fn watch(&mut self, strains: &[Strain]) {
+        if let Some(text) = self.strained.look(strains, self.time.steady_ms()) {
+            info!(text, "this machine's speed changed");
+            self.carry_out(vec![Action::Tell(EventKind::Throttling, None, clip(text))]);
+            self.report_due = self.report_due.or(Some(Instant::now() + REPORT_DELAY));
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -466,6 +481,7 @@ impl Driver {
             applied: self.agent.applied(),
             desired_refused: self.agent.desired_refused().cloned(),
             facts: self.machine.facts(&self.config),
+            health: self.machine.health(),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
             floors: self.agent.reported_floors(),

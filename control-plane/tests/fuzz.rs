@@ -361,6 +361,7 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
         disk_free_bytes: None,
         engines: vec![],
         isolation: vec![],
+        hardware: Default::default(),
         labels: Default::default(),
     };
     let reported = Reported {
@@ -375,6 +376,7 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
         slots: vec![],
         refusals: vec![],
         floors: vec![],
+        health: Default::default(),
         notes: vec![],
     };
     let event = Event {

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`], [`floor`], and by which [`checks`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
-//! tells ([`desired`], [`director_time`], [`command`], [`reported`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
-//! [`wire`], with what it was in [`v1`] and [`v2`]); and what people and scripts use ([`claim`], [`api`]).
+//! tells ([`desired`], [`director_time`], [`command`], [`reported`] with its [`hardware`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
+//! [`wire`], with what it was in [`v1`], [`v2`] and [`v3`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
 
@@ -25,6 +25,7 @@ pub mod desired;
 pub mod director_time;
 pub mod door;
 pub mod figures;
+pub mod hardware;
 pub mod message;
 pub mod reported;
 pub mod sketch;
@@ -33,6 +34,7 @@ pub mod telemetry;
 pub mod topic;
 pub mod v1;
 pub mod v2;
+pub mod v3;
 pub mod wire;
 
 pub mod api;

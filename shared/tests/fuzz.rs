@@ -41,7 +41,7 @@ const PROMISED_BYTES: usize = 2 * 1024 * 1024;
 /// The bytes that every version had, for a message.
 fn goldens(names: &[&str]) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let paths = ["v1", "v2", "v3"].iter().flat_map(|version| {
+    let paths = ["v1", "v2", "v3", "v4"].iter().flat_map(|version| {
         names.iter().map(|name| folder.join(version).join(format!("{name}.bin"))).collect::<Vec<_>>()
     });
     let found: Vec<_> = paths.filter_map(|path| std::fs::read(path).ok()).collect();
