@@ -12,7 +12,9 @@ use muster_shared::{DeviceId, Digest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Threads of the agent's runtime: it moves bytes; models compute in processes of their own.
 const RUNTIME_THREADS: usize = 2;
@@ -97,18 +99,32 @@ fn raise_files_limit() {
 /// Connections, workers' pipes, and room beside.
 const FILES_MAX: u64 = 8192;
 
+/// What is logged, without `RUST_LOG`.
+const LOGGED: &str = "info,rumqttc=warn";
+
+fn log_to_stderr() {
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty());
+    // By target and level only: what looks into spans brings regular expressions along.
+    let filter = asked.as_deref().unwrap_or(LOGGED).parse::<Targets>();
+    let (filter, wrong) = match filter {
+        Ok(filter) => (filter, None),
+        Err(error) => (Targets::new().with_default(tracing::Level::INFO), Some(error)),
+    };
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(filter).init();
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "RUST_LOG cannot be read; write it as info,rumqttc=warn");
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if matches!(args.command, Command::Worker) {
         // No runtime, no logging, no TLS: only a model.
         return worker::child::run();
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log_to_stderr();
     #[cfg(feature = "attacks")]
     take_out_checks()?;
     muster_tls::install_provider();

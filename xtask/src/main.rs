@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod cache;
 mod clients;
+mod cross;
 mod dashboard;
 mod demo;
 mod measure;
@@ -44,6 +45,8 @@ enum Command {
         /// Only attacks whose names contain this
         filter: Option<String>,
     },
+    /// Build the agent for each kind of device, and run it as on one
+    Cross(cross::Options),
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::Clients => clients::check(),
         Command::Attacks { filter } => attacks::run(filter.as_deref()),
+        Command::Cross(options) => cross::run(&options),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),
