@@ -136,6 +136,7 @@ impl Server {
                             ca: ca.pem(),
                             roots: vec![root()],
                             mqtt: ":8883".into(),
+                            tunnel: None,
                         };
                         (200, "", serde_json::to_string(&enrolled).expect("JSON"))
                     }
