@@ -1,7 +1,8 @@
 //! The agent's thin edge: it carries out what `muster-agent-core` decides.
 //!
 //! In the order of the story: what is configured and who this device is ([`config`], [`identity`],
-//! [`enrol`], [`renewal`]); what it keeps ([`journal`], [`store`], [`trust_store`]); how it talks ([`mqtt`]); the one loop
+//! [`enrol`], [`renewal`]); what it keeps ([`journal`], [`store`], [`trust_store`]); how it reaches its control plane
+//! ([`network`]), talks ([`mqtt`]) and shows how that stands ([`status`]); the one loop
 //! ([`driver`]) and what its decisions do ([`effects`]), what it tells of itself when a director asks ([`diagnosis`]), or, without a fleet, [`serve`]; a model's process
 //! ([`worker`], [`engine`], [`tensor`], [`json`]); who answers ([`table`]) and may be asked ([`doors`]); what is told about it ([`facts`], [`meter`], [`stats`],
 //! [`telemetry`]); and the time and chance that a pure core must be given ([`outside`]).
@@ -16,6 +17,8 @@ pub mod store;
 pub mod trust_store;
 
 pub mod mqtt;
+pub mod network;
+pub mod status;
 
 pub mod diagnosis;
 pub mod driver;

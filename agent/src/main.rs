@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
+use muster_agent::network::RawNetwork;
+use muster_agent::network::route::Mode;
 use muster_agent::{driver, enrol, serve, worker};
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::LabelText;
@@ -72,6 +74,16 @@ struct EnrolArgs {
     /// Fail where an operator has to approve this device, instead of waiting for it
     #[arg(long)]
     no_wait: bool,
+    /// An HTTP proxy, http://HOST:PORT, with NAME:PASSWORD@ where it asks for them; or "environment", for what
+    /// HTTPS_PROXY says
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// The CA of a proxy that ends TLS, a PEM file: such a proxy can then read and change predictions
+    #[arg(long, value_name = "FILE")]
+    proxy_ca: Option<PathBuf>,
+    /// When MQTT goes through a WebSocket: auto (where the broker's port is blocked), always, never
+    #[arg(long, value_name = "WHEN", value_parser = tunnel_mode)]
+    tunnel: Option<Mode>,
     /// Where the agent keeps everything
     #[arg(long)]
     data: PathBuf,
@@ -81,6 +93,15 @@ struct EnrolArgs {
     /// A label, key=value; may be given several times
     #[arg(long = "label", value_parser = parse_label)]
     labels: Vec<(LabelText, LabelText)>,
+}
+
+fn tunnel_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "auto" => Ok(Mode::Auto),
+        "always" => Ok(Mode::Always),
+        "never" => Ok(Mode::Never),
+        _ => Err("write auto, always or never".to_owned()),
+    }
 }
 
 fn parse_label(text: &str) -> Result<(LabelText, LabelText), String> {
@@ -144,7 +165,14 @@ fn take_out_checks() -> anyhow::Result<()> {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enrol(args) => {
-            let EnrolArgs { url, claim, root_digest, ca_digest, not_before, no_wait, data, name, labels } = *args;
+            let EnrolArgs { url, claim, root_digest, ca_digest, not_before, no_wait, data, name, labels, .. } = *args;
+            let network = RawNetwork {
+                tunnel: args.tunnel.unwrap_or_default(),
+                proxy: args.proxy,
+                // The file of the configuration lies elsewhere than this command was typed.
+                proxy_ca: args.proxy_ca.map(std::path::absolute).transpose()?,
+                try_direct_every: None,
+            };
             let pins = enrol::Pins::new(claim.as_ref(), root_digest, ca_digest, not_before)?;
             let asked = enrol::Enrolling {
                 url,
@@ -154,6 +182,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 name,
                 labels: labels.into_iter().collect(),
                 wait: !no_wait,
+                network,
             };
             let enrolment = enrol::enrol(&asked, &|text| eprintln!("{text}")).await?;
             let data = asked.data;

@@ -37,6 +37,8 @@ fn config(folder: &Path) -> Config {
         gateway: None,
         names: vec![],
         advertise_mqtt: None,
+        devices: None,
+        advertise_devices: None,
         device_certificate_life: crate::trust::ca::DEVICE_LIFE,
         ready_file: None,
         revocations: None,

@@ -180,6 +180,8 @@ impl Plane {
             http: any,
             plain_http: Some(any),
             mqtt: any,
+            devices: None,
+            advertise_devices: None,
             gateway: None,
             names: vec![],
             advertise_mqtt: None,

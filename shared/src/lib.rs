@@ -3,7 +3,7 @@
 //! Read in this order: names and bounds ([`limits`], [`id`], [`digest`]); who may say what
 //! ([`signing`], [`root`], [`floor`], and by which [`checks`]); what is delivered ([`manifest`], [`chunk`], [`golden`]); what a device is told and
 //! tells ([`desired`], [`director_time`], [`command`], [`reported`] with its [`hardware`], [`telemetry`], [`figures`], [`message`]); how it travels ([`topic`],
-//! [`wire`], with what it was in [`v1`], [`v2`] and [`v3`]); and what people and scripts use ([`claim`], [`api`]).
+//! [`wire`], with what it was in [`v1`], [`v2`] and [`v3`], [`tunnel`]); and what people and scripts use ([`claim`], [`api`]).
 
 pub mod limits;
 
@@ -32,6 +32,7 @@ pub mod sketch;
 pub mod telemetry;
 
 pub mod topic;
+pub mod tunnel;
 pub mod v1;
 pub mod v2;
 pub mod v3;

@@ -27,6 +27,7 @@ use muster_shared::signing::key::{PublicKey, SecretKey};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Topic;
+use muster_shared::tunnel::{SignedTunnelProof, TunnelChallenge, TunnelProof};
 use muster_shared::wire::{Message, decode, encode};
 use muster_shared::{Digest, Version};
 
@@ -81,6 +82,9 @@ fn every_wire_message_of_every_version_is_read_or_refused() {
     wire::<Call>(&alone, "wire: call", &["call", "call-command"]);
     wire::<Reply>(&alone, "wire: reply", &["reply"]);
     wire::<Renewal>(&alone, "wire: renewal", &["renewal"]);
+    wire::<TunnelChallenge>(&alone, "wire: tunnel challenge", &["tunnel-challenge"]);
+    wire::<TunnelProof>(&alone, "wire: tunnel proof", &["tunnel-proof"]);
+    wire::<SignedTunnelProof>(&alone, "wire: signed tunnel proof", &["tunnel-proof-signed"]);
 }
 
 fn key(seed: u8) -> SecretKey {

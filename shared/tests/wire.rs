@@ -25,6 +25,7 @@ use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::sketch::Sketch;
 use muster_shared::telemetry::{Ack, Batch, HostSample, ModelSample, SignedBatch};
+use muster_shared::tunnel::{SignedTunnelProof, TunnelChallenge, TunnelProof};
 use muster_shared::wire::{Message, WireError, decode, encode};
 use muster_shared::{BootId, Digest, Nonce, Version, limits};
 use proptest::prelude::*;
@@ -53,7 +54,14 @@ macro_rules! each_message {
         $check!("call", call());
         $check!("reply", reply(Some(2)));
         $check!("renewal", Renewal { device: "edge-1".parse().unwrap(), csr: vec![0x30, 0x01] });
+        $check!("tunnel-challenge", TunnelChallenge { nonce: Nonce([6; 16]) });
+        $check!("tunnel-proof", tunnel_proof());
+        $check!("tunnel-proof-signed", SignedTunnelProof(envelope(b"proof")));
     };
+}
+
+fn tunnel_proof() -> TunnelProof {
+    TunnelProof { device: "edge-1".parse().unwrap(), nonce: Nonce([6; 16]), ca: Digest::of("ca") }
 }
 
 fn envelope(payload: &[u8]) -> Envelope {

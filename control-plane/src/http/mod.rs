@@ -1,5 +1,6 @@
 //! The HTTP API: one file for each resource, and what holds for all of them.
 //!
+//! On the listener for devices there are `/api/v1/enrol`, `…/renew`, what anyone may know, and `/mqtt`. Elsewhere
 //! `/api/v1/…` is the API, `/v1/models/…` and `/v2/…` the gateway, `/metrics` the counters, `/` the dashboard.
 //! Everything but what is marked open needs a token or a session; every body and every request has a bound.
 
@@ -20,6 +21,7 @@ pub mod plan;
 mod rollouts;
 pub mod session;
 pub mod trust;
+mod tunnel;
 mod web;
 
 use std::any::Any;
@@ -77,6 +79,15 @@ pub fn gateway(plane: Arc<Plane>, listener: Listener) -> Router {
         router = router.layer(from_fn_with_state(plane.clone(), auth::require_token));
     }
     finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, listener)
+}
+
+/// What devices need of the API, and the tunnel.
+pub fn devices(plane: Arc<Plane>) -> Router {
+    let limit = DefaultBodyLimit::max(JSON_BYTES_MAX);
+    let open = trust::open_routes().merge(enrol::open_routes()).layer(limit).layer(from_fn(in_time));
+    let (router, _) = OpenApiRouter::new().nest("/api/v1", open).split_for_parts();
+    let router = router.merge(tunnel::routes());
+    finish(router.fallback(unknown_to_devices).method_not_allowed_fallback(wrong_method), plane, Listener::Tls)
 }
 
 /// The API's document, without a plane that runs.
@@ -163,6 +174,11 @@ async fn wrong_method() -> ApiError {
 async fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address")
         .hint("see GET /api/v1/openapi.json for what there is")
+}
+
+async fn unknown_to_devices() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address on the listener for devices")
+        .hint("people and programs use the API's own address, which the control plane prints at its start")
 }
 
 async fn unknown_model() -> Response {

@@ -264,5 +264,9 @@ api_types! {
         pub roots: Vec<Envelope>,
         /// The broker as `host:port`; an empty host is the host of this request.
         pub mqtt: String,
+        /// The listener for devices, which carries MQTT over WebSocket, as `host:port`; an empty host is the
+        /// host of this request. An older control plane has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tunnel: Option<String>,
     }
 }

@@ -30,4 +30,6 @@ pub mod payload_type {
     pub const TELEMETRY: &str = "application/vnd.muster.telemetry";
     /// A request for a new client certificate, wire codec ([`crate::message::Renewal`]).
     pub const RENEWAL: &str = "application/vnd.muster.renewal";
+    /// The proof that opens a tunnel, wire codec ([`crate::tunnel::TunnelProof`]).
+    pub const TUNNEL_PROOF: &str = "application/vnd.muster.tunnel-proof";
 }
