@@ -73,11 +73,14 @@ pub enum CannotRelease {
 pub struct Releases {
     held: RwLock<Arc<Vec<Held>>>,
     /// What people and machines are told, with the root under which it is so.
-    told: Mutex<Option<(Option<Digest>, Arc<Vec<ReleaseView>>)>>,
+    told: Mutex<Option<Told>>,
     /// Makes comparing with what is there and storing one step.
     adding: tokio::sync::Mutex<()>,
     uploads: Semaphore,
 }
+
+/// The digest of a root, if there was one, and the releases as they were under it.
+type Told = (Option<Digest>, Arc<Vec<ReleaseView>>);
 
 #[derive(Clone)]
 struct Held {
@@ -206,7 +209,7 @@ impl Releases {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Option<(Option<Digest>, Arc<Vec<ReleaseView>>)>> {
+    fn told(&self) -> std::sync::MutexGuard<'_, Option<Told>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
