@@ -59,6 +59,8 @@ pub enum ArtifactKind {
     Agent,
     /// A Debian package that brings the agent.
     Package,
+    /// What the agent was made of: a software bill of materials, CycloneDX as JSON.
+    Sbom,
 }
 
 impl fmt::Display for ArtifactKind {
@@ -66,6 +68,7 @@ impl fmt::Display for ArtifactKind {
         f.write_str(match self {
             Self::Agent => "agent",
             Self::Package => "package",
+            Self::Sbom => "bill of materials",
         })
     }
 }
@@ -118,6 +121,11 @@ impl ReleaseVersion {
     /// The version as Debian's packages have it: there a tilde, not a hyphen, sorts before the release.
     pub fn debian(&self) -> String {
         self.to_string().replacen('-', "~", 1)
+    }
+
+    /// The version that Debian's packages have as this text.
+    pub fn of_debian(text: &str) -> Result<Self, BadVersion> {
+        text.replacen('~', "-", 1).parse()
     }
 }
 

@@ -171,6 +171,10 @@ fn what_goes_beyond_its_bounds_is_malformed() {
 fn debian_has_names_of_its_own() {
     let version = |text: &str| text.parse::<ReleaseVersion>().expect("a version").debian();
     assert_eq!((version("1.2.3"), version("1.2.3-rc.1-x")), ("1.2.3".to_owned(), "1.2.3~rc.1-x".to_owned()));
+    for text in ["1.2.3", "1.2.3-rc.1-x"] {
+        let version: ReleaseVersion = text.parse().expect("a version");
+        assert_eq!(ReleaseVersion::of_debian(&version.debian()), Ok(version));
+    }
     for (target, architecture, is_static) in [
         (X86, Some("amd64"), false),
         (ARM, Some("arm64"), false),
