@@ -70,6 +70,8 @@ pub struct Enrolling {
     pub labels: Labels,
     /// Whether to wait for an operator's approval, and while too many ask.
     pub wait: bool,
+    /// Whether an `agent.toml` is written beside the data; not where the device's owner has one elsewhere.
+    pub writes_config: bool,
 }
 
 impl Pins {
@@ -155,7 +157,9 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
     check_certificates(&enrolled, pins.ca, &key)?;
 
     identity::save_certificate(data, &enrolled.certificate)?;
-    write_config(data, asked.labels.clone())?;
+    if asked.writes_config {
+        write_config(data, asked.labels.clone())?;
+    }
     let mqtt = broker_address(&enrolled.mqtt, url)?;
     let enrolment = Enrolment {
         device: enrolled.device,

@@ -162,6 +162,7 @@ impl Server {
             name: None,
             labels: Labels::new(),
             wait,
+            writes_config: true,
         }
     }
 }
