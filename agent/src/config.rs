@@ -200,6 +200,7 @@ impl Config {
         if telemetry_every < TELEMETRY_EVERY_MIN {
             return Err(ConfigError::TelemetryTooOften);
         }
+        let network = network::Settings::ready(raw.network.clone(), folder)?;
         Ok(Self {
             data: folder.join(raw.data),
             listen: raw.door.listen,
@@ -210,8 +211,9 @@ impl Config {
             models: raw.limits.models,
             predictions_from_plane: raw.limits.predictions_from_plane,
             counter: raw.trust.counter,
-            network: network::Settings::ready(raw.network.clone(), folder)?,
-            raw_network: raw.network,
+            // It may be read again from elsewhere than this file's folder.
+            raw_network: RawNetwork { proxy_ca: network.proxy_ca.clone(), ..raw.network },
+            network,
             led: raw.status.led.map(|led| folder.join(led)),
             telemetry_every,
             labels: raw.labels,

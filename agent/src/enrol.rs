@@ -65,6 +65,8 @@ pub struct Enrolling {
     pub wait: bool,
     /// How it gets out. Nothing said: as an `agent.toml` that lies there already says.
     pub network: RawNetwork,
+    /// Whether an `agent.toml` is written beside the data; not where the device's owner has one elsewhere.
+    pub writes_config: bool,
 }
 
 /// How the control plane's API is reached.
@@ -170,7 +172,9 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
     check_certificates(&enrolled, pins.ca, &key)?;
 
     identity::save_certificate(data, &enrolled.certificate)?;
-    write_config(data, asked.labels.clone(), network)?;
+    if asked.writes_config {
+        write_config(data, asked.labels.clone(), network)?;
+    }
     let mqtt = broker_address(&enrolled.mqtt, url)?;
     let tunnel = enrolled.tunnel.as_deref().map(|offered| tunnel_address(offered, &target)).transpose()?;
     let enrolment = Enrolment {

@@ -3,11 +3,12 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
 use muster_agent::network::RawNetwork;
 use muster_agent::network::route::Mode;
-use muster_agent::{driver, enrol, serve, worker};
+use muster_agent::{driver, enrol, install, release, serve, worker};
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::LabelText;
 use muster_shared::{DeviceId, Digest};
@@ -49,6 +50,10 @@ enum Command {
     },
     /// Serve models without a fleet: a plain inference server
     Serve(Box<serve::args::Serve>),
+    /// Judge a release of the agent as this machine would before installing it
+    Release(release::check::Args),
+    /// Install the agent's package, enrol and start, as the line of `muster claim new --install` does
+    Install(Box<install::Args>),
     /// Hold one model (started by `run` and `serve`, not by people)
     #[command(hide = true)]
     Worker,
@@ -84,9 +89,13 @@ struct EnrolArgs {
     /// When MQTT goes through a WebSocket: auto (where the broker's port is blocked), always, never
     #[arg(long, value_name = "WHEN", value_parser = tunnel_mode)]
     tunnel: Option<Mode>,
-    /// Where the agent keeps everything
-    #[arg(long)]
-    data: PathBuf,
+    /// Where the agent keeps everything; an agent.toml is written there
+    #[arg(long, required_unless_present = "config")]
+    data: Option<PathBuf>,
+    /// The agent.toml that this device's owner keeps elsewhere: it says where the data goes and what the device
+    /// is called
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "labels"])]
+    config: Option<PathBuf>,
     /// The id this device would like; else one is made from its key
     #[arg(long)]
     name: Option<DeviceId>,
@@ -165,14 +174,24 @@ fn take_out_checks() -> anyhow::Result<()> {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enrol(args) => {
-            let EnrolArgs { url, claim, root_digest, ca_digest, not_before, no_wait, data, name, labels, .. } = *args;
-            let network = RawNetwork {
+            let EnrolArgs {
+                url, claim, root_digest, ca_digest, not_before, no_wait, data, config, name, labels, ..
+            } = *args;
+            let owners = config.as_deref().map(Config::read).transpose()?;
+            let writes_config = owners.is_none();
+            let said = RawNetwork {
                 tunnel: args.tunnel.unwrap_or_default(),
                 proxy: args.proxy,
                 // The file of the configuration lies elsewhere than this command was typed.
                 proxy_ca: args.proxy_ca.map(std::path::absolute).transpose()?,
                 try_direct_every: None,
             };
+            let network = match &owners {
+                Some(config) if said.is_default() => config.raw_network.clone(),
+                _ => said,
+            };
+            let labels = owners.as_ref().map_or_else(|| labels.into_iter().collect(), |config| config.labels.clone());
+            let data = data.or(owners.map(|config| config.data)).context("neither --data nor --config is given")?;
             let pins = enrol::Pins::new(claim.as_ref(), root_digest, ca_digest, not_before)?;
             let asked = enrol::Enrolling {
                 url,
@@ -180,18 +199,20 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 claim: claim.map(|claim| (claim.id_hex(), claim.secret_hex())),
                 data,
                 name,
-                labels: labels.into_iter().collect(),
+                labels,
                 wait: !no_wait,
                 network,
+                writes_config,
             };
             let enrolment = enrol::enrol(&asked, &|text| eprintln!("{text}")).await?;
-            let data = asked.data;
+            let config = config.unwrap_or_else(|| asked.data.join("agent.toml"));
             println!("enrolled as {}", enrolment.device);
-            println!("start it with: muster-agent run --config {}", data.join("agent.toml").display());
+            println!("start it with: muster-agent run --config {}", config.display());
             Ok(())
         }
         Command::Run { config, listen, ready_file, stop_with_stdin } => {
             let mut config = Config::read(&config)?;
+            release::note_running(&config.data);
             if let Some(listen) = listen {
                 anyhow::ensure!(listen.ip().is_loopback(), "--listen {listen}: the door stays on a loopback address");
                 config.listen = listen;
@@ -208,6 +229,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             worker::prepare();
             serve::run(config, stop).await
         }
+        Command::Release(args) => release::check::run(&args),
+        Command::Install(args) => install::run(&args, &|text| eprintln!("{text}")),
         Command::Worker => Ok(()),
     }
 }

@@ -15,6 +15,8 @@ pub mod golden;
 pub mod keys;
 #[doc(hidden)]
 pub mod onnx;
+#[doc(hidden)]
+pub mod release;
 
 #[doc(hidden)]
 pub mod client;

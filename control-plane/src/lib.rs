@@ -2,7 +2,7 @@
 //! desired states, the chunk server, the ingest of what devices say, and the gateway, in one process.
 //!
 //! Read in this order: how it starts ([`config`], this file, [`ready`]); what all parts share
-//! ([`plane`], [`live`], [`routes`], [`hearing`]); what is stored ([`db`], [`blobs`], [`catalog`]); who is believed ([`trust`]);
+//! ([`plane`], [`live`], [`routes`], [`hearing`]); what is stored ([`db`], [`blobs`], [`catalog`], [`releases`]); who is believed ([`trust`]);
 //! how devices are spoken with ([`broker`], [`tunnel`], [`ingest`], [`chunk_server`]); what thinks and tells
 //! ([`tasks`], [`status`], [`figures`]); what people and programs use ([`http`], [`gateway`]).
 //!
@@ -21,6 +21,7 @@ pub mod blobs;
 pub mod catalog;
 pub mod db;
 mod files;
+pub mod releases;
 
 pub mod trust;
 
@@ -73,6 +74,8 @@ use crate::http::session::Tries;
 use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
+use crate::releases::Releases;
+use crate::releases::downloads::Downloads;
 use crate::routes::Routes;
 use crate::trust::barred::Judged;
 use crate::trust::ca::{self, Authority, ServerCertificate};
@@ -231,6 +234,8 @@ async fn open_plane(folder: &Path, settings: Settings<'_>, stop: CancellationTok
         telemetry: TelemetryDb::open(&folder.join("telemetry.db")).await?,
         blobs: BlobStore::open(&folder.join("blobs"))?,
         catalog: Catalog::default(),
+        releases: Releases::open(&db).await?,
+        downloads: Downloads::default(),
         authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(settings.device_life)),
         trust: Trust::open(&db, director.clone()).await?,
         floors: Floors::open(&db).await?,

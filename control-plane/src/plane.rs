@@ -22,6 +22,8 @@ use crate::hearing::Hearing;
 use crate::http::feed::Feed;
 use crate::http::session::Tries;
 use crate::live::Live;
+use crate::releases::Releases;
+use crate::releases::downloads::Downloads;
 use crate::routes::Routes;
 use crate::trust::barred::Judged;
 use crate::trust::ca::Authority;
@@ -43,6 +45,10 @@ pub struct Plane {
     pub blobs: BlobStore,
     /// The bundles.
     pub catalog: Catalog,
+    /// The releases of the agent.
+    pub releases: Releases,
+    /// Who fetches their files.
+    pub downloads: Downloads,
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// The key that signs desired states.

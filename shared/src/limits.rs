@@ -39,6 +39,12 @@ pub const TRUST_BYTES_MAX: usize = 896 * 1024;
 pub const FLOOR_BYTES_MAX: usize = 8 * 1024;
 /// Models whose floors, and whose highest seen versions, a device remembers; a newcomer gives way.
 pub const FLOORS_MAX: usize = 256;
+/// A release in its envelope, as JSON.
+pub const RELEASE_BYTES_MAX: usize = 64 * 1024;
+/// Files that one release names.
+pub const ARTIFACTS_MAX: usize = 64;
+/// One file of a release: an agent, or a package with one.
+pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A command to a device.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 

@@ -164,6 +164,7 @@ impl Server {
             labels: Labels::new(),
             wait,
             network: RawNetwork::default(),
+            writes_config: true,
         }
     }
 }

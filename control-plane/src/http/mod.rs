@@ -18,6 +18,7 @@ pub mod events;
 pub mod feed;
 pub mod metrics;
 pub mod plan;
+pub mod releases;
 mod rollouts;
 pub mod session;
 pub mod trust;
@@ -99,14 +100,14 @@ pub fn openapi() -> OpenApi {
 fn api_routes(plane: &Arc<Plane>) -> OpenApiRouter<Arc<Plane>> {
     let token = from_fn_with_state(plane.clone(), auth::require_token);
     let limit = DefaultBodyLimit::max(JSON_BYTES_MAX);
-    let uploads = bundles::upload_routes().layer(DefaultBodyLimit::disable()).layer(token.clone());
+    let uploads = upload_routes().layer(DefaultBodyLimit::disable()).layer(token.clone());
     let closed = closed_routes().layer(token).layer(limit).layer(from_fn(in_time));
     let open = open_routes().layer(limit).layer(from_fn(in_time));
     described().nest("/api/v1", open.merge(closed).merge(uploads))
 }
 
 fn documented() -> OpenApiRouter<Arc<Plane>> {
-    described().nest("/api/v1", open_routes().merge(closed_routes()).merge(bundles::upload_routes()))
+    described().nest("/api/v1", open_routes().merge(closed_routes()).merge(upload_routes()))
 }
 
 fn open_routes() -> OpenApiRouter<Arc<Plane>> {
@@ -115,6 +116,7 @@ fn open_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(auth::open_routes())
         .merge(session::open_routes())
         .merge(enrol::open_routes())
+        .merge(releases::open_routes())
 }
 
 fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
@@ -124,12 +126,17 @@ fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(session::routes())
         .merge(claims::routes())
         .merge(bundles::routes())
+        .merge(releases::routes())
         .merge(deployments::routes())
         .merge(rollouts::routes())
         .merge(plan::routes())
         .merge(devices::routes())
         .merge(events::routes())
         .merge(feed::routes())
+}
+
+fn upload_routes() -> OpenApiRouter<Arc<Plane>> {
+    bundles::upload_routes().merge(releases::upload_routes())
 }
 
 fn described() -> OpenApiRouter<Arc<Plane>> {

@@ -16,7 +16,7 @@
 //! | bytes | from | test |
 //! |---|---|---|
 //! | wire messages of every version, MQTT topics | a broker's owner, devices, a stolen plane | `shared/tests/fuzz.rs` |
-//! | envelopes, roots, manifests, floors, chunk indexes | the plane, publishers, disks | `shared/tests/fuzz.rs` |
+//! | envelopes, roots, manifests, floors, releases, chunk indexes | the plane, publishers, disks | `shared/tests/fuzz.rs` |
 //! | golden vectors, claim tokens, quantities, ids | publishers, people | `shared/tests/fuzz.rs` |
 //! | paths of the doors | whoever reaches a door | `shared/tests/fuzz.rs` |
 //! | bodies at the doors: TF Serving, Open Inference, binary tensors, examples | whoever reaches a door | `agent/tests/fuzz/main.rs` |
