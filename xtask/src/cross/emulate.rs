@@ -80,7 +80,7 @@ mod tests {
         let processor = super::super::target::Target::Armv7Gnu.processors()[0].machine;
         assert_eq!(processor, 40);
         let rule = rule_for(&super::super::target::Target::Aarch64Gnu.processors()[0], Path::new("/x/qemu"));
-        let [magic, mask] = [3, 4].map(|field| rule.split(':').nth(field).expect("a field").to_owned());
+        let [magic, mask] = [4, 5].map(|field| rule.split(':').nth(field).expect("a field").to_owned());
         assert_eq!(magic.len(), mask.len());
         assert!(magic.starts_with("\\x7f\\x45\\x4c\\x46\\x02\\x01\\x01\\x00"), "{magic}");
         assert!(magic.ends_with("\\x02\\x00\\xb7\\x00"), "{magic}");

@@ -73,8 +73,8 @@ fn look(target: Target, report: &mut Report) -> Option<(Target, Built)> {
     let triple = target.triple();
     let built = report.try_to(&format!("{triple}: build"), || compile::agent(target))?;
     let size = report.try_to(&format!("{triple}: size"), || Ok(std::fs::metadata(&built.agent)?.len()))?;
-    let origin = format!("moonshot 12 MiB; standard library: {}", built.std.origin());
-    report.figure(&format!("{triple}: size, MiB"), size as f64 / MIB, Goal::AtMost(SIZE_MAX), &origin);
+    let note = format!("moonshot 12; built in {} s {}", built.took.as_secs(), built.way);
+    report.figure(&format!("{triple}: size, MiB"), size as f64 / MIB, Goal::AtMost(SIZE_MAX), &note);
     let (major, minor) = GLIBC_MAX;
     let (needed, note) = match built.glibc {
         Some((major, minor)) => (f64::from(minor), format!("it needs glibc {major}.{minor}")),

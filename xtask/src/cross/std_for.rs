@@ -44,6 +44,12 @@ impl Std {
         }
     }
 
+    fn is_for(&self, compiler: &Compiler) -> bool {
+        let Self::Rustup(sysroot) = self else { return true };
+        let told = output(Command::new(sysroot.join("bin/rustc")).arg("-vV"));
+        told.is_ok_and(|told| told.contains(&format!("commit-hash: {}", compiler.commit)))
+    }
+
     /// Where it came from, in words.
     pub fn origin(&self) -> &'static str {
         match self {
@@ -84,37 +90,52 @@ impl Compiler {
 
 /// Finds a target's standard library, or makes it, in `cache`.
 pub fn of(target: Target, compiler: &Compiler, cache: &Path) -> anyhow::Result<Std> {
-    if holds(&compiler.sysroot, target) {
-        return Ok(Std::Toolchain);
-    }
     let home = cache.join("rustup");
-    let private = home.join("toolchains").join(format!("{}-{}", compiler.release, compiler.host));
-    let built = cache.join(format!("sysroot-{}", compiler.key()));
-    if holds(&built, target) {
-        return Ok(Std::Built(built));
+    let places = Places {
+        toolchain: compiler.sysroot.clone(),
+        rustup: home.join("toolchains").join(format!("{}-{}", compiler.release, compiler.host)),
+        built: cache.join(format!("sysroot-{}", compiler.key())),
+    };
+    // A toolchain of the same name may be of another day.
+    if let Some(std) = places.look(target).filter(|std| std.is_for(compiler)) {
+        return Ok(std);
     }
-    if !holds(&private, target) {
-        match by_rustup(target, compiler, &home) {
-            Ok(()) => {}
-            Err(error) => eprintln!("rustup brings no standard library for {}: {error:#}", target.triple()),
+    match by_rustup(target, compiler, &home) {
+        Ok(()) => {
+            if let Some(std) = places.look(target).filter(|std| std.is_for(compiler)) {
+                return Ok(std);
+            }
         }
+        Err(error) => eprintln!("rustup brings no standard library for {}: {error:#}", target.triple()),
     }
-    if holds(&private, target) && is_same(&private, compiler) {
-        return Ok(Std::Rustup(private));
+    build(target, compiler, cache, &places.built)?;
+    Ok(Std::Built(places.built))
+}
+
+/// Where standard libraries may lie.
+struct Places {
+    toolchain: PathBuf,
+    rustup: PathBuf,
+    built: PathBuf,
+}
+
+impl Places {
+    /// What lies there already, official ones first.
+    fn look(&self, target: Target) -> Option<Std> {
+        if holds(&self.toolchain, target) {
+            return Some(Std::Toolchain);
+        }
+        if holds(&self.rustup, target) {
+            return Some(Std::Rustup(self.rustup.clone()));
+        }
+        holds(&self.built, target).then(|| Std::Built(self.built.clone()))
     }
-    build(target, compiler, cache, &built)?;
-    Ok(Std::Built(built))
 }
 
 fn holds(sysroot: &Path, target: Target) -> bool {
     let folder = sysroot.join("lib/rustlib").join(target.triple()).join("lib");
     let Ok(entries) = fs::read_dir(folder) else { return false };
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
-}
-
-fn is_same(sysroot: &Path, compiler: &Compiler) -> bool {
-    let told = output(Command::new(sysroot.join("bin/rustc")).arg("-vV"));
-    told.is_ok_and(|told| told.contains(&format!("commit-hash: {}", compiler.commit)))
 }
 
 fn by_rustup(target: Target, compiler: &Compiler, home: &Path) -> anyhow::Result<()> {
@@ -194,3 +215,42 @@ codegen-units = 1
 debug = false
 lto = "thin"
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Target = Target::Aarch64Musl;
+
+    fn put(sysroot: &Path, target: Target) {
+        let folder = sysroot.join("lib/rustlib").join(target.triple()).join("lib");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("libstd-0123456789abcdef.rlib"), "").expect("a file");
+    }
+
+    #[test]
+    fn the_most_official_standard_library_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = |name: &str| folder.path().join(name);
+        let places = Places { toolchain: place("toolchain"), rustup: place("rustup"), built: place("built") };
+        // Of another target, or half there.
+        put(&places.toolchain, Target::X86Gnu);
+        fs::create_dir_all(places.rustup.join("lib/rustlib").join(TARGET.triple()).join("lib")).expect("a folder");
+        assert_eq!(places.look(TARGET), None);
+        put(&places.built, TARGET);
+        assert_eq!(places.look(TARGET), Some(Std::Built(place("built"))));
+        put(&places.rustup, TARGET);
+        assert_eq!(places.look(TARGET), Some(Std::Rustup(place("rustup"))));
+        put(&places.toolchain, TARGET);
+        assert_eq!(places.look(TARGET), Some(Std::Toolchain));
+    }
+
+    #[test]
+    fn the_compiler_is_told_where_it_lies() {
+        let built = Std::Built("/s".into());
+        assert_eq!(built.flags(Target::Armv7Gnu), ["--sysroot=/s"]);
+        assert_eq!(built.flags(TARGET), ["--sysroot=/s", "-Clink-self-contained=no"]);
+        assert_eq!(Std::Rustup("/r".into()).flags(TARGET), ["--sysroot=/r"]);
+        assert!(Std::Toolchain.flags(TARGET).is_empty());
+    }
+}

@@ -132,3 +132,27 @@ const CORTEX_A7_WITHOUT_NEON: Processor = Processor {
               CPU architecture: 7\nCPU variant\t: 0x0\nCPU part\t: 0xc07\nCPU revision\t: 5\n",
     ..CORTEX_A7
 };
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn targets_are_named_as_the_compiler_names_them() {
+        for target in Target::ALL {
+            assert_eq!(Target::from_str(target.triple(), false), Ok(target));
+            assert_eq!(target.is_musl(), target.triple().ends_with("musl"));
+        }
+        assert_eq!(Target::ALL.map(Target::triple).into_iter().collect::<BTreeSet<_>>().len(), Target::ALL.len());
+        assert!(Target::from_str("aarch64", false).is_err());
+    }
+
+    #[test]
+    fn an_old_c_library_is_asked_for() {
+        assert_eq!(Target::Armv7Gnu.with_glibc(), "armv7-unknown-linux-gnueabihf.2.28");
+        assert_eq!(Target::Aarch64Musl.with_glibc(), "aarch64-unknown-linux-musl");
+        assert!(GLIBC <= GLIBC_MAX);
+    }
+}
