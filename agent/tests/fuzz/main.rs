@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod network;
 mod trust;
 
 use std::io::{Read as _, Write as _};
