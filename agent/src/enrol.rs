@@ -69,6 +69,10 @@ pub struct Enrolling {
     pub writes_config: bool,
 }
 
+/// Told where an owner's file says something else about the network than was said here.
+pub const NETWORK_STAYS: &str =
+    "agent.toml stays as it is: write there under [network] what was said here about the proxy and the tunnel";
+
 /// How the control plane's API is reached.
 #[derive(Debug, Clone)]
 pub struct Reach {
@@ -172,8 +176,11 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
     check_certificates(&enrolled, pins.ca, &key)?;
 
     identity::save_certificate(data, &enrolled.certificate)?;
-    if asked.writes_config {
-        write_config(data, asked.labels.clone(), network)?;
+    if asked.writes_config
+        && !write_config(data, asked.labels.clone(), network.clone())?
+        && Config::read(&data.join("agent.toml"))?.raw_network != network
+    {
+        tell(NETWORK_STAYS);
     }
     let mqtt = broker_address(&enrolled.mqtt, url)?;
     let tunnel = enrolled.tunnel.as_deref().map(|offered| tunnel_address(offered, &target)).transpose()?;
@@ -346,11 +353,11 @@ pub fn tunnel_address(offered: &str, asked: &Target) -> anyhow::Result<String> {
     Ok(target.context("the control plane's listener for devices has no address that can be used")?.to_string())
 }
 
-fn write_config(data: &Path, labels: Labels, network: RawNetwork) -> anyhow::Result<()> {
+/// Whether the file was written: one that is there is its owner's, and stays as it is.
+fn write_config(data: &Path, labels: Labels, network: RawNetwork) -> anyhow::Result<bool> {
     let path = data.join("agent.toml");
     if path.exists() {
-        // The owner's file stays as it is.
-        return Ok(());
+        return Ok(false);
     }
     let raw = RawConfig {
         data: ".".into(),
@@ -363,8 +370,10 @@ fn write_config(data: &Path, labels: Labels, network: RawNetwork) -> anyhow::Res
         labels,
         local_mqtt: None,
     };
-    identity::write_durably(&path, toml::to_string_pretty(&raw)?.as_bytes(), 0o644)?;
-    Ok(())
+    // A proxy's password may stand in it.
+    let mode = if raw.network.proxy.is_some() { 0o600 } else { 0o644 };
+    identity::write_durably(&path, toml::to_string_pretty(&raw)?.as_bytes(), mode)?;
+    Ok(true)
 }
 
 /// The server cannot be reached, or is not the one that is meant.

@@ -188,6 +188,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
             };
             let network = match &owners {
                 Some(config) if said.is_default() => config.raw_network.clone(),
+                Some(config) if config.raw_network != said => {
+                    eprintln!("{}", enrol::NETWORK_STAYS);
+                    said
+                }
                 _ => said,
             };
             let labels = owners.as_ref().map_or_else(|| labels.into_iter().collect(), |config| config.labels.clone());

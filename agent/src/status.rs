@@ -2,7 +2,7 @@
 //! on the console for each change, and a LED.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,8 @@ use tracing::{info, warn};
 
 /// The file's name below the data folder.
 pub const FILE: &str = "status.json";
+/// A longer file is none that an agent wrote.
+const BYTES_MAX: u64 = 64 * 1024;
 
 /// What `status.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,7 +305,17 @@ pub fn note(status: &mut Status, kind: ErrorKind, text: &str) {
 
 /// Reads the status that an agent left below `data`.
 pub fn read(data: &Path) -> io::Result<Status> {
-    Ok(serde_json::from_slice(&fs::read(data.join(FILE))?)?)
+    let mut bytes = vec![];
+    fs::File::open(data.join(FILE))?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    of_bytes(&bytes)
+}
+
+/// What such a file says.
+pub fn of_bytes(bytes: &[u8]) -> io::Result<Status> {
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(io::Error::other("it is longer than it ever is"));
+    }
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ async fn prove(plane: &Plane, socket: &mut WebSocket) -> Result<Proven, TunnelEr
 }
 
 /// Whose proof it is, if it answers this challenge.
-fn proven(plane: &Plane, challenge: TunnelChallenge, bytes: &[u8]) -> Result<Proven, &'static str> {
+pub fn proven(plane: &Plane, challenge: TunnelChallenge, bytes: &[u8]) -> Result<Proven, &'static str> {
     let malformed = |_| "it is malformed";
     let SignedTunnelProof(envelope) = wire::decode(bytes).map_err(malformed)?;
     // Who it says it is decides only whose key must have signed.
@@ -212,5 +212,49 @@ async fn down(
             Ok(sent) => sent.map_err(TunnelError::Broken)?,
             Err(_) => return Err(TunnelError::Slow),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_shared::{DeviceId, Digest};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::stories::config;
+    use crate::testing::device::Device;
+
+    #[tokio::test]
+    async fn a_proof_opens_one_tunnel_of_one_plane_for_one_enrolled_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let running = crate::start(config(folder.path()), CancellationToken::new()).await.expect("a plane");
+        let plane = running.plane();
+        let root = crate::trust::roles::tests::signed_root(1, 1, plane.director.public());
+        plane.trust.add(&plane.db, &root).await.expect("a root");
+        let (one, other) = (Device::enrol(&running, "edge-1").await, Device::enrol(&running, "edge-2").await);
+        let challenge = TunnelChallenge { nonce: Nonce([6; 16]) };
+        let ours = plane.authority.fingerprint();
+        let proof = |device: &str, nonce, ca| {
+            let device: DeviceId = device.parse().expect("a name");
+            wire::encode(&TunnelProof { device, nonce: Nonce([nonce; 16]), ca }).expect("a proof")
+        };
+        let check = |signer: &Device, payload_type, payload| {
+            let sent = wire::encode(&SignedTunnelProof(signer.sign(payload_type, payload))).expect("a message");
+            proven(plane, challenge, &sent).map(|who| who.name)
+        };
+        let good = payload_type::TUNNEL_PROOF;
+        assert_eq!(check(&one, good, proof("edge-1", 6, ours)), Ok("edge-1".to_owned()));
+        for (why, refused) in [
+            ("another challenge", check(&one, good, proof("edge-1", 7, ours))),
+            ("another control plane", check(&one, good, proof("edge-1", 6, Digest::of("theirs")))),
+            ("enrolled key", check(&other, good, proof("edge-1", 6, ours))),
+            ("nobody", check(&one, good, proof("edge-3", 6, ours))),
+            // What it signs for another purpose opens nothing.
+            ("enrolled key", check(&one, payload_type::RENEWAL, proof("edge-1", 6, ours))),
+            ("malformed", check(&one, good, b"no proof".to_vec())),
+        ] {
+            assert!(refused.clone().is_err_and(|told| told.contains(why)), "{why}: {refused:?}");
+        }
+        assert_eq!(proven(plane, challenge, b"").err(), Some("it is malformed"));
     }
 }

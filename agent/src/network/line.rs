@@ -59,7 +59,7 @@ pub struct Line {
 
 enum Carrier {
     Tls(Box<TlsStream<TcpStream>>),
-    Tunnel(Box<Tunnel>),
+    Tunnel(Box<Tunnel<TlsStream<TcpStream>>>),
 }
 
 impl Lines {
@@ -98,10 +98,9 @@ impl Lines {
                 let target = self.tunnel().ok_or_else(|| Fault::new(Cause::Refused, none))?;
                 let bad_proxy = |error: super::proxy::BadProxy| Fault::new(Cause::Proxy, error.to_string());
                 let proxy = self.proxy.for_target(&target).map_err(bad_proxy)?;
-                let secured = self.connect(&target, proxy.as_ref(), true, tell).await?;
-                let unsure = secured.unsure;
-                let via = if proxy.is_some() || secured.by_proxy { Via::Proxy } else { Via::Tunnel };
-                let tunnel = tunnel::open(secured, &target, &|challenge| self.prove(challenge)).await?;
+                let Secured { stream, unsure, by_proxy } = self.connect(&target, proxy.as_ref(), true, tell).await?;
+                let via = if proxy.is_some() || by_proxy { Via::Proxy } else { Via::Tunnel };
+                let tunnel = tunnel::open(stream, by_proxy, &target, &|challenge| self.prove(challenge)).await?;
                 Ok(Line { carrier: Carrier::Tunnel(Box::new(tunnel)), via, unsure })
             }
         }
@@ -129,15 +128,15 @@ impl Lines {
 }
 
 /// Answers a challenge.
-fn proof(challenge: &[u8], device: &DeviceId, ca: Digest, key: &DeviceKey) -> anyhow::Result<Vec<u8>> {
+pub fn proof(challenge: &[u8], device: &DeviceId, ca: Digest, key: &DeviceKey) -> anyhow::Result<Vec<u8>> {
     let TunnelChallenge { nonce } = wire::decode(challenge).context("the challenge cannot be read")?;
     let proof = wire::encode(&TunnelProof { device: device.clone(), nonce, ca })?;
     Ok(wire::encode(&SignedTunnelProof(key.sign(payload_type::TUNNEL_PROOF, proof)?))?)
 }
 
 impl Line {
-    /// Carries the bytes of the one client that connects to the local end; `connected` hears when it has. Ends when either side does; an error is
-    /// what the far side said.
+    /// Carries the bytes of the one client that connects to the local end; `connected` hears when it has. Ends when
+    /// either side does; an error is what the far side said.
     pub async fn carry(self, local: LocalEnd, connected: impl FnOnce()) -> Result<(), Fault> {
         let local = local.accept().await;
         let local = local.map_err(|error| Fault::new(Cause::Refused, format!("the local end: {error}")))?;

@@ -135,8 +135,8 @@ impl Proxy {
     }
 }
 
-/// Reads what came so far: none: more is to come.
-fn answer(head: &[u8]) -> Result<Option<()>, Fault> {
+/// Reads what came of an answer so far; nothing yet: more is to come.
+pub fn answer(head: &[u8]) -> Result<Option<()>, Fault> {
     let bad = |text: String| Err(Fault::new(Cause::Proxy, text));
     let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
         if head.len() > ANSWER_BYTES_MAX {

@@ -154,7 +154,12 @@ fn read(file: &Path) -> io::Result<BTreeMap<String, IpAddr>> {
     if fs::metadata(file)?.len() > FILE_BYTES_MAX {
         return Err(io::Error::other("it is longer than it ever is"));
     }
-    let read: BTreeMap<String, IpAddr> = serde_json::from_slice(&fs::read(file)?)?;
+    Ok(remembered(&fs::read(file)?)?)
+}
+
+/// What the file of them says.
+pub fn remembered(bytes: &[u8]) -> serde_json::Result<BTreeMap<String, IpAddr>> {
+    let read: BTreeMap<String, IpAddr> = serde_json::from_slice(bytes)?;
     Ok(read.into_iter().take(REMEMBERED_MAX).collect())
 }
 

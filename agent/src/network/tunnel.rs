@@ -7,18 +7,17 @@ use axum::http::{HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use muster_shared::api::Problem;
+use muster_shared::limits::clip;
 use muster_shared::tunnel::{MESSAGE_BYTES_MAX, PATH, SUBPROTOCOL, SUBPROTOCOL_WITH_PROOF};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::connector::Secured;
 use super::fault::{Cause, Fault};
 use super::target::Target;
 
@@ -30,30 +29,39 @@ const WRITE_TIME: Duration = Duration::from_secs(20);
 const SENT_BYTES: usize = 16 * 1024;
 
 /// A tunnel that is open.
-pub type Tunnel = WebSocketStream<TlsStream<TcpStream>>;
+pub type Tunnel<S> = WebSocketStream<S>;
 
 /// Answers a challenge, as bytes, with the signed proof.
 pub type Prove<'a> = &'a (dyn Fn(&[u8]) -> anyhow::Result<Vec<u8>> + Sync);
 
-/// Opens the tunnel on a connection. Only where the owner's proxy ended TLS is a challenge answered.
-pub async fn open(secured: Secured, target: &Target, prove: Prove<'_>) -> Result<Tunnel, Fault> {
+/// The bounds of a WebSocket with a control plane.
+pub fn bounds() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(SENT_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(4 * MESSAGE_BYTES_MAX)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+}
+
+/// Opens the tunnel on a connection. Only where the owner's proxy ended TLS (`by_proxy`) is a challenge answered.
+pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    by_proxy: bool,
+    target: &Target,
+    prove: Prove<'_>,
+) -> Result<Tunnel<S>, Fault> {
     let opened = async {
-        let protocol = if secured.by_proxy { SUBPROTOCOL_WITH_PROOF } else { SUBPROTOCOL };
+        let protocol = if by_proxy { SUBPROTOCOL_WITH_PROOF } else { SUBPROTOCOL };
         let request = format!("wss://{target}{PATH}").into_client_request();
         let mut request = request.map_err(|error| Fault::new(Cause::Refused, error.to_string()))?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        let config = WebSocketConfig::default()
-            .read_buffer_size(SENT_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(4 * MESSAGE_BYTES_MAX)
-            .max_message_size(Some(MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let opened = tokio_tungstenite::client_async_with_config(request, secured.stream, Some(config)).await;
-        let (mut tunnel, answer) = opened.map_err(|error| refused(error, secured.by_proxy))?;
+        let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(bounds())).await;
+        let (mut tunnel, answer) = opened.map_err(|error| refused(error, by_proxy))?;
         if answer.headers().get(header::SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != protocol) {
             return Err(Fault::new(Cause::Refused, "what answers there is no tunnel of a control plane"));
         }
-        if secured.by_proxy {
+        if by_proxy {
             answer_challenge(&mut tunnel, prove).await?;
         }
         Ok(tunnel)
@@ -63,7 +71,10 @@ pub async fn open(secured: Secured, target: &Target, prove: Prove<'_>) -> Result
     opened.map_err(|fault| fault.at(&format!("the tunnel at {target}")))
 }
 
-async fn answer_challenge(tunnel: &mut Tunnel, prove: Prove<'_>) -> Result<(), Fault> {
+async fn answer_challenge<S: AsyncRead + AsyncWrite + Unpin>(
+    tunnel: &mut Tunnel<S>,
+    prove: Prove<'_>,
+) -> Result<(), Fault> {
     let challenge = loop {
         match tunnel.next().await {
             Some(Ok(Message::Binary(bytes))) => break bytes,
@@ -77,7 +88,7 @@ async fn answer_challenge(tunnel: &mut Tunnel, prove: Prove<'_>) -> Result<(), F
 }
 
 /// Carries bytes until either side ends.
-pub async fn pump(tunnel: Tunnel, local: UnixStream) -> Result<(), Fault> {
+pub async fn pump<S: AsyncRead + AsyncWrite + Unpin>(tunnel: Tunnel<S>, local: UnixStream) -> Result<(), Fault> {
     let (mut sink, mut stream) = tunnel.split();
     let (mut from_local, mut to_local) = local.into_split();
     let up = async {
@@ -126,7 +137,7 @@ fn refused(error: Error, by_proxy: bool) -> Fault {
         || status.to_string(),
         |problem| {
             let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-            format!("{}{hint}", problem.detail)
+            clip(format!("{}{hint}", problem.detail))
         },
     );
     let cause = match status {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod machine;
+mod network;
 mod trust;
 
 use std::io::{Read as _, Write as _};
