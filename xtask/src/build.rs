@@ -30,7 +30,8 @@ fn hold() -> anyhow::Result<cache::Held> {
     cache::hold(&shell::project(), &target, &|| command(&target))
 }
 
-fn command(target: &Path) -> Command {
+/// cargo on this project, not among the variables that it gave this program.
+pub fn command(target: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(shell::project()).env("CARGO_TARGET_DIR", target);
     // `cargo xtask` runs this program with these set to its own values. Build scripts that look at
