@@ -165,9 +165,10 @@ fn a_device_takes_no_older_agent_than_one_that_ran_on_it() -> Result<()> {
 fn stage(world: &World) -> Result<PathBuf> {
     let folder = world.folder().join("bin");
     fs::create_dir(&folder)?;
+    let path = std::env::var_os("PATH").context("a PATH")?;
     for program in ["curl", "head", "sha256sum", "tar", "chmod", "rm", "dpkg-deb", "mkdir", "sh", "cat", "uname"] {
-        let found = std::env::split_paths(&std::env::var_os("PATH").context("a PATH")?).map(|path| path.join(program));
-        let found = found.into_iter().find(|path| path.exists()).with_context(|| format!("{program} is missing"))?;
+        let mut places = std::env::split_paths(&path).map(|path| path.join(program));
+        let found = places.find(|path| path.exists()).with_context(|| format!("{program} is missing"))?;
         symlink(found, folder.join(program))?;
     }
     let made = world.folder().join("made");
