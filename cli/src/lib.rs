@@ -12,6 +12,8 @@ pub mod bundle;
 #[doc(hidden)]
 pub mod golden;
 #[doc(hidden)]
+pub mod install;
+#[doc(hidden)]
 pub mod keys;
 #[doc(hidden)]
 pub mod onnx;

@@ -10,6 +10,7 @@ pub mod local_broker;
 pub mod models;
 pub mod mutate;
 pub mod network;
+pub mod releases;
 pub mod serving;
 
 use std::path::{Path, PathBuf};

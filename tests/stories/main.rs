@@ -10,6 +10,7 @@ mod membership;
 mod network;
 mod outages;
 mod refusals;
+mod releases;
 mod resilience;
 mod resume;
 mod rollouts;

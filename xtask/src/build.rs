@@ -34,7 +34,7 @@ fn hold() -> anyhow::Result<cache::Held> {
 /// What is built in the folder that clones share, as `cargo clean` selects it.
 const PROFILES: [&[&str]; 2] = [&["--profile", "dev"], &["--profile", "release"]];
 
-/// A cargo command that builds into `target`.
+/// cargo on this project, building into `target`, not among the variables that it gave this program.
 pub fn command(target: &Path) -> Command {
     command_of(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), target)
 }

@@ -8,7 +8,9 @@ mod clients;
 mod cross;
 mod dashboard;
 mod demo;
+mod installer;
 mod measure;
+mod release;
 mod setup;
 mod shell;
 mod sim;
@@ -47,6 +49,11 @@ enum Command {
     },
     /// Build the agent for each kind of device, and run it as on one
     Cross(cross::Options),
+    /// Make a release of the agent: for each kind of device the program, its package and what it is made of;
+    /// checksums, and the document for the release signers
+    Release(release::Options),
+    /// Play the line that installs and enrols on clean Debian systems
+    Installer(installer::Options),
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Command::Clients => clients::check(),
         Command::Attacks { filter } => attacks::run(filter.as_deref()),
         Command::Cross(options) => cross::run(&options),
+        Command::Release(options) => release::run(&options),
+        Command::Installer(options) => installer::run(&options),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

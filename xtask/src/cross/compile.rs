@@ -120,7 +120,7 @@ impl Tools {
 
     fn command(&self, target: Target, cache: &Path, builds: &Path) -> anyhow::Result<Command> {
         let mut command = build::command_of(self.programs.join("cargo-zigbuild"), builds);
-        command.arg("rustc").args(SELECTED).args(["--target", &target.with_glibc()]).args(LINKED);
+        command.arg("rustc").args(SELECTED).args(FEATURES).args(["--target", &target.with_glibc()]).args(LINKED);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.programs.clone()).chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(folders)?);
@@ -139,7 +139,7 @@ impl Tools {
 fn in_container(target: Target, builds: &Path) -> Command {
     let mut command = build::command_of("cross", builds);
     command.env("CROSS_CONFIG", shell::project().join("cross.toml"));
-    command.arg("rustc").args(SELECTED).args(["--target", target.triple()]).args(LINKED);
+    command.arg("rustc").args(SELECTED).args(FEATURES).args(["--target", target.triple()]).args(LINKED);
     // Folders of this machine are not in there.
     forget_flags(&mut command, target);
     command
@@ -150,18 +150,10 @@ fn has_containers() -> bool {
 }
 
 /// What is built, whatever builds it.
-const SELECTED: [&str; 10] = [
-    "--quiet",
-    "--profile",
-    PROFILE,
-    "--package",
-    AGENT,
-    "--bin",
-    AGENT,
-    "--no-default-features",
-    "--features",
-    "device",
-];
+const SELECTED: [&str; 7] = ["--quiet", "--profile", PROFILE, "--package", AGENT, "--bin", AGENT];
+
+/// What a device needs and no more.
+pub const FEATURES: [&str; 3] = ["--no-default-features", "--features", "device"];
 
 /// The level at which everything is optimized once more when it is linked. At the profile's own, no loop
 /// would become vectors, not even in the crates that ask for more, and inference takes a third longer.

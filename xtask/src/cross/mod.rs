@@ -20,6 +20,8 @@ use muster_world::{Programs, World};
 use serde_json::Value;
 
 use self::compile::Built;
+pub use self::compile::FEATURES;
+pub use self::elf::needed_glibc;
 use self::report::{Goal, Report};
 use self::target::GLIBC_MAX;
 pub use self::target::Target;
@@ -46,7 +48,6 @@ const IDLE_MAX: f64 = 15.0;
 const DEVICE: &str = "edge-1";
 
 /// Builds the agent for a target, if anything changed; where it lies.
-#[allow(dead_code, reason = "for `cargo xtask release`")]
 pub fn built(target: Target) -> anyhow::Result<PathBuf> {
     compile::agent(target).map(|built| built.agent)
 }

@@ -12,8 +12,10 @@ use muster_shared::root::TrustedRoot;
 use muster_shared::signing::Envelope;
 
 use crate::client::Client;
-use crate::context::Session;
+use crate::context::{PinnedRoot, Session};
 use crate::error::{Attempt as _, Failure, Result};
+use crate::output::now_ms;
+use crate::trust;
 
 /// What to do where a release is not believed.
 const SIGNERS: &str = "`muster trust show` lists the release keys; `muster release sign` signs with one";
@@ -52,6 +54,30 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
 /// The releases that a control plane keeps: its word only.
 pub(super) async fn kept(client: &Client) -> Result<Vec<ReleaseView>> {
     client.get("/releases").await.attempt(|| "cannot list the releases")
+}
+
+/// The release that a machine is to install, verified here under the newest root: the one that is named, or the
+/// one that the control plane offers.
+pub async fn to_install(client: &Client, pin: PinnedRoot, named: Option<&ReleaseVersion>) -> Result<VerifiedRelease> {
+    let root = trust::newest_root(client, pin).await?;
+    if root.root().expires_ms <= now_ms() {
+        return Err(
+            Failure::new("the root has expired, so no machine installs anything new").hint("`muster keys renew`")
+        );
+    }
+    let version = match named {
+        Some(version) => version.clone(),
+        None => {
+            kept(client).await?.into_iter().find(|release| release.offered).map(|release| release.version).ok_or_else(
+                || {
+                    Failure::new("the control plane has no release to install").hint(
+                        "make one with `cargo xtask release`, then `muster release sign` and `muster release push`",
+                    )
+                },
+            )?
+        }
+    };
+    fetch(client, &root, &version).await
 }
 
 /// Fetches a release and verifies it against a root that follows from the pinned one.
