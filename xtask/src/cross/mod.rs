@@ -8,6 +8,7 @@ mod compile;
 mod debian;
 mod elf;
 mod emulate;
+mod kernels;
 mod proof;
 mod report;
 mod std_for;
@@ -98,7 +99,12 @@ fn play(target: Target, built: &Built, programs: &Programs, reference: &Value, r
         let Some(shown) = shown else { return };
         report.shown(&what, &format!("its workers: {}", shown.isolation));
         let what = format!("{triple} on {name}: largest difference");
-        report.figure(&what, shown.difference, Goal::AtMost(proof::DIFFERENCE_MAX), "to x86_64, digits, 60 rows");
+        report.figure(
+            &what,
+            shown.difference,
+            Goal::AtMost(proof::DIFFERENCE_MAX),
+            "to x86_64: 60 rows of digits, and of convolutions and products",
+        );
     };
     if target.processors().is_empty() {
         as_agent("this machine", Ok(built.agent.clone()));

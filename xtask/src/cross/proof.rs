@@ -5,6 +5,8 @@ use anyhow::{Context as _, ensure};
 use muster_world::{Bundle, DEADLINE, Programs, Server, World, fixtures, post, until};
 use serde_json::Value;
 
+use super::kernels;
+
 /// Outputs of one model for the same input may differ by so much between processors.
 pub const DIFFERENCE_MAX: f64 = 1e-5;
 const MODEL: &str = "digits";
@@ -19,30 +21,34 @@ pub struct Shown {
     pub isolation: String,
 }
 
-/// Answers of `muster-agent serve` to all held-out rows.
+/// Answers of `muster-agent serve`: to all held-out rows of digits, and of a model that uses more of the engine.
 pub fn answers(programs: &Programs) -> anyhow::Result<Value> {
-    let model = fixtures::folder(MODEL, 1).join("model.onnx");
-    let flag = format!("--model={MODEL}={}", model.display());
-    let server = Server::start(programs, &[&flag], |_| Ok(()))?;
-    let asked = ask(server.door());
-    asked.with_context(|| std::fs::read_to_string(server.log()).unwrap_or_default())
+    let digits = format!("--model={MODEL}={}", fixtures::folder(MODEL, 1).join("model.onnx").display());
+    let kernels = format!("--model={0}={{}}/{0}.onnx", kernels::NAME);
+    let server = Server::start(programs, &[&digits, &kernels], |folder| {
+        Ok(std::fs::write(folder.join(kernels::NAME).with_extension("onnx"), kernels::file())?)
+    })?;
+    let digits = ask(server.door());
+    let kernels = predictions(server.door(), kernels::NAME, &kernels::request());
+    let log = || std::fs::read_to_string(server.log()).unwrap_or_default();
+    Ok(Value::Array(vec![digits.with_context(log)?, kernels.with_context(log)?]))
 }
 
+/// Asks for digits, and compares with what scikit-learn said.
 fn ask(door: &str) -> anyhow::Result<Value> {
     let rows = fixtures::held_out(MODEL, 1)?;
-    let body = serde_json::json!({ "instances": rows.instances }).to_string();
-    let answer = post(&format!("{door}/v1/models/{MODEL}:predict"), &body)?;
-    ensure!(answer.status == 200, "the door answered {}: {}", answer.status, answer.body);
-    let predictions = answer.body["predictions"].as_array().context("no predictions")?;
-    ensure!(
-        predictions.len() == rows.predictions.len(),
-        "{} rows, {} answers",
-        rows.predictions.len(),
-        predictions.len()
-    );
-    for (expected, got) in rows.predictions.iter().zip(predictions) {
+    let told = predictions(door, MODEL, &serde_json::json!({ "instances": rows.instances }))?;
+    let count = told.as_array().map_or(0, Vec::len);
+    ensure!(count == rows.predictions.len(), "{} rows, {count} answers", rows.predictions.len());
+    for (expected, got) in rows.predictions.iter().zip(told.as_array().into_iter().flatten()) {
         ensure!(fixtures::agrees(expected, got), "expected {expected}, got {got}");
     }
+    Ok(told)
+}
+
+fn predictions(door: &str, model: &str, request: &Value) -> anyhow::Result<Value> {
+    let answer = post(&format!("{door}/v1/models/{model}:predict"), &request.to_string())?;
+    ensure!(answer.status == 200, "{model}: the door answered {}: {}", answer.status, answer.body);
     Ok(answer.body["predictions"].clone())
 }
 

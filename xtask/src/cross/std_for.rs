@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use muster_world::output;
@@ -15,6 +16,8 @@ use crate::shell;
 
 /// How long rustup may try, in seconds: where it reaches nothing it says so much later.
 const RUSTUP_SECONDS: &str = "300";
+/// Where it failed for one target, it is not waited for with each of the others.
+static RUSTUP_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Where a target's standard library lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,13 +103,18 @@ pub fn of(target: Target, compiler: &Compiler, cache: &Path) -> anyhow::Result<S
     if let Some(std) = places.look(target).filter(|std| std.is_for(compiler)) {
         return Ok(std);
     }
-    match by_rustup(target, compiler, &home) {
-        Ok(()) => {
-            if let Some(std) = places.look(target).filter(|std| std.is_for(compiler)) {
-                return Ok(std);
+    if !RUSTUP_FAILED.load(Ordering::Relaxed) {
+        match by_rustup(target, compiler, &home) {
+            Ok(()) => {
+                if let Some(std) = places.look(target).filter(|std| std.is_for(compiler)) {
+                    return Ok(std);
+                }
+            }
+            Err(error) => {
+                eprintln!("rustup brings no standard library for {}: {error:#}", target.triple());
+                RUSTUP_FAILED.store(true, Ordering::Relaxed);
             }
         }
-        Err(error) => eprintln!("rustup brings no standard library for {}: {error:#}", target.triple()),
     }
     build(target, compiler, cache, &places.built)?;
     Ok(Std::Built(places.built))
