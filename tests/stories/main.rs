@@ -7,6 +7,7 @@ mod fleet;
 mod gateway;
 mod local_mqtt;
 mod membership;
+mod names;
 mod network;
 mod outages;
 mod refusals;
