@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use muster_agent::config::Config;
+use muster_agent::doctor::Doctor;
 use muster_agent::network::RawNetwork;
 use muster_agent::network::route::Mode;
 use muster_agent::{driver, enrol, install, release, serve, worker};
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Serve models without a fleet: a plain inference server
     Serve(Box<serve::args::Serve>),
+    /// Say what is wrong with this device, and the next move; exits with 0 only where nothing keeps it from its work
+    Doctor(Box<Doctor>),
     /// Judge a release of the agent as this machine would before installing it
     Release(release::check::Args),
     /// Install the agent's package, enrol and start, as the line of `muster claim new --install` does
@@ -233,6 +236,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
             worker::prepare();
             serve::run(config, stop).await
         }
+        Command::Doctor(doctor) => match doctor.run().await {
+            // The findings are said; a message beside them would say nothing more.
+            true => std::process::exit(1),
+            false => Ok(()),
+        },
         Command::Release(args) => release::check::run(&args),
         Command::Install(args) => install::run(&args, &|text| eprintln!("{text}")),
         Command::Worker => Ok(()),

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod delivery;
+mod doctor;
 mod enrolment;
 mod fleet;
 mod gateway;

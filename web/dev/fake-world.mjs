@@ -92,6 +92,11 @@ export class World {
     this.events.unshift({ atMs, device, kind, deployment, text });
   }
 
+  /** Deployments as the stream tells them. */
+  live() {
+    return this.deployments.map((resource) => ({ resource }));
+  }
+
   find(name) {
     return this.deployments.find((one) => one.metadata.name === name);
   }
@@ -166,7 +171,7 @@ export class World {
     const at = Date.now();
     for (const device of this.devices) this.measure(device, at);
     const told = this.events.slice(0, this.events.length - events);
-    const change = { atMs: at, devices: this.devices, devicesGone: [], deployments: this.deployments, deploymentsGone: [], events: told, frozen: this.frozen };
+    const change = { atMs: at, devices: this.devices, devicesGone: [], deployments: this.live(), deploymentsGone: [], events: told, frozen: this.frozen };
     for (const listener of this.listeners) listener(change);
   }
 
@@ -277,7 +282,7 @@ export class World {
   }
 
   snapshot() {
-    return { atMs: Date.now(), devices: this.devices, deployments: this.deployments, events: this.events.slice(0, 100), frozen: this.frozen, fleet: 'workshop', version: '0.1.0' };
+    return { atMs: Date.now(), devices: this.devices, deployments: this.live(), events: this.events.slice(0, 100), frozen: this.frozen, fleet: 'workshop', version: '0.1.0' };
   }
 
   listen(listener) {

@@ -1,5 +1,6 @@
 //! What a kernel tells of its machine: a broken driver, or a folder that pretends to be `/sys`.
 
+use muster_agent::doctor::{addresses, dns, heard};
 use muster_agent::facts::{accelerators, board, cpu, roots, storage, throttling};
 use muster_fuzz::alone;
 use muster_shared::limits::{CPU_FEATURES_MAX, HARDWARE_TEXT_BYTES_MAX, MOUNTS_MAX};
@@ -42,5 +43,30 @@ fn what_a_kernel_tells_is_read_or_passed_over() {
     alone.parser("NVIDIA's information", ["Model: \t\t NVIDIA GeForce RTX 3080\nDevice Minor: \t 0\n"]).run(|bytes| {
         let read = accelerators::nvidia_information(&text(bytes));
         read.is_some_and(|(_, model)| model.len() <= HARDWARE_TEXT_BYTES_MAX)
+    });
+}
+
+const ROUTES: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
+const ADDRESSES_V6: &str = "fd000000000000000000000000000002 02 40 00 80     eth0\n";
+const PAGE: &str =
+    "HTTP/1.1 302 Found\r\nlocation: http://login.example/\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+
+#[test]
+fn what_networks_say_to_doctor_is_read_or_passed_over() {
+    let alone = alone();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    alone.parser("routes", [ROUTES]).run(|bytes| addresses::routes_v4(&text(bytes)).any);
+    alone.parser("addresses of IPv6", [ADDRESSES_V6]).run(|bytes| addresses::routes_v6("", &text(bytes)).any);
+    alone.parser("resolv.conf", ["nameserver 10.0.0.53\nnameserver fe80::1%eth0\n"]).run(|bytes| {
+        let named = addresses::nameservers(&text(bytes));
+        assert!(named.len() <= 3);
+        !named.is_empty()
+    });
+    let answer: &[u8] = &[0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    alone.parser("answers of resolvers", [answer]).run(|bytes| dns::answer(7, bytes).is_some());
+    alone.parser("login pages", [PAGE]).run(|bytes| {
+        let page = heard::page_of(bytes);
+        assert!(page.as_ref().is_none_or(|page| page.len() <= 3 * HARDWARE_TEXT_BYTES_MAX));
+        heard::date_of(bytes).is_some() || page.is_some()
     });
 }

@@ -28,6 +28,7 @@
 //! | the journal's records, `watermark.json`, `clock.json`, the counter's answer | a bad disk, the owner's program | `agent/tests/fuzz/trust.rs` |
 //! | control groups, `/proc/…/status`, names of folders of models | the kernel, the owner | `agent/tests/fuzz/trust.rs` |
 //! | processors, mounts, memory, throttling, wear, graphics as `/proc` and `/sys` have them | the kernel | `agent/tests/fuzz/machine.rs` |
+//! | routes, `resolv.conf`, answers of resolvers and of whoever answers in the plane's place, as doctor reads them | the network | `agent/tests/fuzz/machine.rs` |
 //! | JSON bodies, CSRs, certificates' names, cookies, requests, enrolments, renewals | whoever reaches the plane | `control-plane/tests/fuzz.rs` |
 //! | what devices send, the configuration, the list of revoked keys, the ledger | devices, the operator, a bad disk | `control-plane/tests/fuzz.rs` |
 //! | MQTT packets, from memory and at the embedded broker's listener | an enrolled device | `control-plane/tests/fuzz.rs` |

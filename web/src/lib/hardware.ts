@@ -35,14 +35,14 @@ export function celsius(milli: number): string {
 }
 
 /** `LENOVO ThinkPad T14`. */
-export function board({ board }: Hardware): string | null {
+export function board({ board }: Partial<Hardware>): string | null {
   if (!board) return null;
   const { model, vendor } = board;
   return vendor && !model.toLowerCase().includes(vendor.toLowerCase()) ? `${vendor} ${model}` : model;
 }
 
 /** `4 × Cortex-A76 up to 2.40 GHz`. */
-export function cores({ cores }: Hardware): string {
+export function cores({ cores }: Partial<Hardware>): string {
   return joined((cores ?? []).map((kind) => `${kind.count} × ${kind.name ?? 'core'}${kind.khzMax ? ` up to ${gigahertz(kind.khzMax)}` : ''}`));
 }
 
@@ -60,7 +60,7 @@ export function strains(all: readonly Strain[], khzAllowed?: number | null): str
 }
 
 /** What slowed it down since it was started and does no more. */
-export function strainsBefore(health: Health): string {
+export function strainsBefore(health: Partial<Health>): string {
   const now = health.strains ?? [];
   return strains((health.strainsSinceBoot ?? []).filter((one) => !now.includes(one)));
 }
