@@ -10,9 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use muster_shared::release::ArtifactKind;
+use muster_shared::signing::key::SecretKey;
+use muster_tests::releases::{Made, OURS, THEIRS};
 use muster_tests::{programs, world};
-use muster_world::{DEADLINE, World, until, wrong_clock};
+use muster_world::{DEADLINE, World, output, until, wrong_clock};
 use serde_json::Value;
+
+/// A port of this machine that nobody listens at.
+const CLOSED: &str = "127.0.0.1:1";
 
 /// What doctor said.
 struct Said {
@@ -77,30 +83,34 @@ fn doctor_apart(agent: &Path, folder: &Path, stage: &str) -> Result<Option<Said>
     said(apart().args(["sh", "-c", &script, "sh"]).arg(agent).arg(folder)).map(Some)
 }
 
-/// A device's folder, to be made ill: what enrolment left, with its addresses changed.
-fn patient(world: &World, name: &str, url: Option<&str>, broker: Option<&str>) -> Result<PathBuf> {
+/// A device's folder, to be made ill: what enrolment left, changed.
+fn patient(world: &World, name: &str, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
     let (from, to) = (world.device_folder("edge-1"), world.folder().join(name));
     std::fs::create_dir_all(to.join("identity"))?;
-    std::fs::copy(from.join("agent.toml"), to.join("agent.toml"))?;
+    // Whatever listens on this machine, it is not this device's door.
+    let config = std::fs::read_to_string(from.join("agent.toml"))?.replace("127.0.0.1:8501", CLOSED);
+    std::fs::write(to.join("agent.toml"), config)?;
     for entry in std::fs::read_dir(from.join("identity"))? {
         let entry = entry?;
         std::fs::copy(entry.path(), to.join("identity").join(entry.file_name()))?;
     }
     let file = to.join("identity/enrolment.json");
     let mut enrolment: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-    for (key, value) in [("url", url), ("mqtt", broker)] {
-        if let Some(value) = value {
-            enrolment[key] = value.into();
-        }
-    }
+    change(&mut enrolment);
     std::fs::write(file, enrolment.to_string())?;
     Ok(to)
 }
 
-/// A port of this machine where nobody listens.
-fn closed_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// It was told that the control plane is elsewhere.
+fn moved(api: &str, broker: &str) -> impl FnOnce(&mut Value) {
+    let (api, broker) = (format!("https://{api}"), broker.to_owned());
+    move |enrolment| {
+        (enrolment["url"], enrolment["mqtt"]) = (api.into(), broker.into());
+        enrolment["tunnel"] = Value::Null;
+    }
 }
+
+fn whole(_: &mut Value) {}
 
 /// A server that gives everybody the same answer.
 fn always_answers(answer: &'static str) -> Result<String> {
@@ -116,54 +126,93 @@ fn always_answers(answer: &'static str) -> Result<String> {
     Ok(address)
 }
 
+fn note(row: &Value) -> &str {
+    row["note"].as_str().unwrap_or_default()
+}
+
 #[test]
-fn a_device_that_is_well_is_told_so_and_its_wrong_clock_and_its_ways_are_named() -> Result<()> {
-    let mut world = world(&["edge-1"])?;
-    let agent = world.programs().agent.clone();
+fn a_device_that_is_well_is_told_so_and_a_wrong_clock_is_named() -> Result<()> {
+    let mut world = World::start_with(programs()?, &["--devices", "127.0.0.1:0"], &|_| {})?;
+    world.add_device("edge-1")?;
+    world.until("the agent to be connected", |world| {
+        Ok((world.connection("edge-1")["state"] == "connected").then_some(()))
+    })?;
+    let (agent, folder) = (world.programs().agent.clone(), world.device_folder("edge-1"));
     let door = world.door("edge-1")?.trim_start_matches("http://").to_owned();
     world.configure("edge-1", |text| text.replace("127.0.0.1:8501", &door))?;
-    let well = said(&mut doctor(&agent, &world.device_folder("edge-1")))?;
+    let well = said(&mut doctor(&agent, &folder))?;
     ensure!(well.healthy && well.faults().is_empty(), "{well}");
-    let table = Command::new(&agent).args(["doctor", "--data"]).arg(world.device_folder("edge-1")).output()?;
-    println!("{}", String::from_utf8_lossy(&table.stdout));
+    for check in ["agent", "API", "broker", "tunnel", "certificate", "clock", "key"] {
+        let is_good = |row: &Value| row["name"] == check && row["level"] == "good";
+        ensure!(well.rows.iter().any(is_good), "{check} is not well: {well}");
+    }
+    let table = output(Command::new(&agent).args(["doctor", "--data"]).arg(&folder))?;
+    println!("{table}");
 
-    // The machine's clock.
     for clock in ["@1970-01-01 00:01:00", "@2099-06-01 12:00:00", "-1y"] {
-        let folder = world.device_folder("edge-1");
         said(doctor(&agent, &folder).envs(wrong_clock(clock)?))?.names("clock", "clockWrong", "fault")?;
     }
+    // With the control plane away the bound alone tells, and the agent says that it is alone.
+    world.stop_plane();
+    world.until("the agent to notice", |world| Ok((world.connection("edge-1")["state"] == "offline").then_some(())))?;
+    let away = said(doctor(&agent, &folder).envs(wrong_clock("@1970-01-01 00:01:00")?))?;
+    away.names("clock", "clockWrong", "fault")?;
+    away.names("API", "unreachable", "fault")?;
+    away.names("agent", "agentNotConnected", "fault")?;
+    Ok(())
+}
 
-    // The broker's port, with the API's open beside it.
-    let broker = format!("127.0.0.1:{}", closed_port()?);
-    let folder = patient(&world, "closed-port", None, Some(&broker))?;
-    let closed = said(&mut doctor(&agent, &folder))?;
-    let row = closed.names("broker", "portClosed", "fault")?;
-    ensure!(row["note"].as_str().is_some_and(|note| note.contains("is open")), "it names no other way: {row}");
+#[test]
+fn what_is_in_the_way_to_the_control_plane_is_named() -> Result<()> {
+    let mut world = World::start_with(programs()?, &["--devices", "127.0.0.1:0"], &|_| {})?;
+    world.add_device("edge-1")?;
+    world.stop_agent("edge-1")?;
+    let agent = world.programs().agent.clone();
+
+    // The broker's port: the tunnel is open beside it, is closed too, or was never named.
+    for (name, tunnel, level, part) in [
+        ("closed-port", None, "warning", "is open, so the agent goes that way"),
+        ("closed-ports", Some(Value::from(CLOSED)), "fault", "is not open either"),
+        ("closed-and-no-tunnel", Some(Value::Null), "fault", "is open, but the control plane named no tunnel"),
+    ] {
+        let folder = patient(&world, name, |enrolment| {
+            enrolment["mqtt"] = CLOSED.into();
+            if let Some(tunnel) = tunnel {
+                enrolment["tunnel"] = tunnel;
+            }
+        })?;
+        let closed = said(&mut doctor(&agent, &folder))?;
+        let row = closed.names("broker", "portClosed", level)?;
+        ensure!(note(row).contains(part), "it says something else: {row}");
+    }
 
     // A login page in the control plane's place.
     let page = always_answers("HTTP/1.1 302 Found\r\nlocation: http://login.example/\r\ncontent-length: 0\r\n\r\n")?;
-    let folder = patient(&world, "captive", Some(&format!("https://{page}")), None)?;
+    let folder = patient(&world, "captive", moved(&page, &world.plane().mqtt))?;
     let captive = said(&mut doctor(&agent, &folder))?;
     let row = captive.names("API", "captivePortal", "fault")?;
-    ensure!(row["note"].as_str().is_some_and(|note| note.contains("http://login.example/")), "{row}");
+    ensure!(note(row).contains("http://login.example/"), "{row}");
 
-    // A proxy that refuses.
+    // A proxy that refuses, as a person tries it and as the owner's file names it; one that is away.
     let proxy = always_answers("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")?;
-    let folder = world.device_folder("edge-1");
-    said(doctor(&agent, &folder).args(["--proxy", &format!("http://{proxy}")]))?.names(
-        "proxy",
-        "proxyRefuses",
-        "fault",
-    )?;
+    let folder = patient(&world, "proxy", whole)?;
+    for proxy in [&proxy, CLOSED] {
+        let proxy = format!("http://{proxy}");
+        said(doctor(&agent, &folder).args(["--proxy", &proxy]))?.names("proxy", "proxyRefuses", "fault")?;
+    }
+    let file = folder.join("agent.toml");
+    let config = std::fs::read_to_string(&file)?;
+    std::fs::write(file, format!("{config}\n[network]\nproxy = \"http://{proxy}\"\n"))?;
+    said(&mut doctor(&agent, &folder))?.names("proxy", "proxyRefuses", "fault")?;
 
-    // A resolver that is dead, and a network without IPv4.
-    let folder = patient(&world, "dead-resolver", Some("https://plane.example:8443"), Some("plane.example:8883"))?;
+    // A resolver that is dead, a network without IPv4, and no network.
+    let folder = patient(&world, "dead-resolver", moved("plane.example:8443", "plane.example:8883"))?;
     std::fs::write(folder.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")?;
     let stage = "ip link set lo up\nmount --bind \"$2/resolv.conf\" /etc/resolv.conf";
     if let Some(dead) = doctor_apart(&agent, &folder, stage)? {
         dead.names("names", "resolverDead", "fault")?;
     }
-    let folder = patient(&world, "ipv6-only", Some("https://198.51.100.7:8443"), Some("198.51.100.7:8883"))?;
+    let folder = patient(&world, "ipv6-only", moved("198.51.100.7:8443", "198.51.100.7:8883"))?;
     let stage = "ip link set lo up\nip link add wan type veth peer name far\nip link set far up\nip link set wan up\n\
                  ip -6 address add 2001:db8::2/64 dev wan nodad\nip -6 route add default via 2001:db8::1 dev wan";
     if let Some(only) = doctor_apart(&agent, &folder, stage)? {
@@ -172,12 +221,6 @@ fn a_device_that_is_well_is_told_so_and_its_wrong_clock_and_its_ways_are_named()
     if let Some(none) = doctor_apart(&agent, &folder, "")? {
         none.names("addresses", "noNetwork", "fault")?;
     }
-
-    // With the control plane away the bound alone tells that a clock is wrong.
-    world.stop_plane();
-    let away = said(doctor(&agent, &world.device_folder("edge-1")).envs(wrong_clock("@1970-01-01 00:01:00")?))?;
-    away.names("clock", "clockWrong", "fault")?;
-    away.names("API", "unreachable", "fault")?;
     Ok(())
 }
 
@@ -186,7 +229,7 @@ fn what_is_wrong_with_a_devices_folder_its_key_and_its_sandbox_is_named() -> Res
     let mut world = world(&["edge-1"])?;
     world.stop_agent("edge-1")?;
     let agent = world.programs().agent.clone();
-    let folder = patient(&world, "whole", None, None)?;
+    let folder = patient(&world, "whole", whole)?;
     said(&mut doctor(&agent, &folder))?.names("agent", "agentNotConnected", "warning")?;
     ensure!(std::fs::read_dir(&folder)?.count() == 2, "it left something behind");
 
@@ -196,7 +239,7 @@ fn what_is_wrong_with_a_devices_folder_its_key_and_its_sandbox_is_named() -> Res
     said(&mut doctor(&agent, &world.folder().join("nowhere")))?.names("data folder", "dataNotWritable", "fault")?;
 
     let key = |name: &str| -> Result<(PathBuf, PathBuf)> {
-        let folder = patient(&world, name, None, None)?;
+        let folder = patient(&world, name, whole)?;
         Ok((folder.clone(), folder.join("identity/key.pem")))
     };
     let (folder, file) = key("key-lost")?;
@@ -205,10 +248,10 @@ fn what_is_wrong_with_a_devices_folder_its_key_and_its_sandbox_is_named() -> Res
     let (folder, file) = key("key-damaged")?;
     std::fs::write(file, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")?;
     said(&mut doctor(&agent, &folder))?.names("key", "keyUnreadable", "fault")?;
-    let folder = patient(&world, "enrolment-damaged", None, None)?;
+    let folder = patient(&world, "enrolment-damaged", whole)?;
     std::fs::write(folder.join("identity/enrolment.json"), "{")?;
     said(&mut doctor(&agent, &folder))?.names("enrolment", "enrolmentDamaged", "fault")?;
-    let folder = patient(&world, "configuration", None, None)?;
+    let folder = patient(&world, "configuration", whole)?;
     std::fs::write(folder.join("agent.toml"), "data = \".\"\ndor.listen = \"127.0.0.1:1\"\n")?;
     let row = said(&mut doctor(&agent, &folder))?;
     ensure!(
@@ -216,7 +259,7 @@ fn what_is_wrong_with_a_devices_folder_its_key_and_its_sandbox_is_named() -> Res
     );
 
     // Disks.
-    let folder = patient(&world, "disk", None, None)?;
+    let folder = patient(&world, "disk", whole)?;
     let read_only = "mount --bind \"$2\" \"$2\"\nmount -o remount,bind,ro \"$2\"";
     if let Some(closed) = doctor_apart(&agent, &folder, read_only)? {
         closed.names("data folder", "dataNotWritable", "fault")?;
@@ -255,6 +298,36 @@ fn refuse_landlock() -> Result<()> {
     let absent = SeccompAction::Errno(38);
     let filter = SeccompFilter::new(calls.into(), SeccompAction::Allow, absent, std::env::consts::ARCH.try_into()?)?;
     Ok(apply_filter(&BpfProgram::try_from(filter)?)?)
+}
+
+#[test]
+fn a_release_that_does_not_verify_is_named() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.stop_agent("edge-1")?;
+    let (agent, device) = (world.programs().agent.clone(), world.device_folder("edge-1"));
+    let key = |role: &str| -> Result<SecretKey> {
+        let path = world.home().join("keys/demo").join(format!("{role}.pem"));
+        Ok(SecretKey::from_pem(&std::fs::read_to_string(path)?)?)
+    };
+    let made = |name: &str, version: &str, target: &str, signers: &[&SecretKey]| {
+        let files: &[(&str, ArtifactKind, &[u8])] = &[(target, ArtifactKind::Agent, b"an agent")];
+        Made::write(&world.folder().join(name), version, files, signers)
+    };
+    let ask = |made: &Made| said(doctor(&agent, &device).arg("--release").arg(made.document()));
+    let (release, publisher) = (key("release")?, key("publisher")?);
+    let good = ask(&made("good", "99.0.0", OURS, &[&release])?)?;
+    ensure!(good.rows.iter().any(|row| row["name"] == "release" && row["level"] == "good"), "{good}");
+    for (made, part) in [
+        (made("by-publisher", "99.0.0", OURS, &[&publisher])?, "publisher's key"),
+        (made("by-nobody", "99.0.0", OURS, &[])?, "not signed"),
+        (made("older", "0.0.1", OURS, &[&release])?, "older"),
+        (made("for-others", "99.0.0", THEIRS, &[&release])?, THEIRS),
+    ] {
+        let refused = ask(&made)?;
+        let row = refused.names("release", "releaseNotVerified", "fault")?;
+        ensure!(note(row).contains(part), "it says something else: {row}");
+    }
+    Ok(())
 }
 
 #[test]

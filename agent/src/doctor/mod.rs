@@ -32,6 +32,7 @@ use self::probe::{Attempt, Then, probe};
 use self::read::{OnDisk, Places};
 use crate::facts::{self, roots::Roots};
 use crate::identity::{Enrolment, time_bound};
+use crate::install;
 use crate::network::dial::dial;
 use crate::network::proxy::Proxy;
 use crate::network::resolve::Resolver;
@@ -45,11 +46,11 @@ const WAY: &str = "way";
 /// `muster-agent doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
-    /// The configuration that `enrol` wrote [default: agent.toml in the data folder]
+    /// The configuration [default: agent.toml in the data folder, or the package's /etc/muster/agent.toml]
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Where the agent keeps everything [default: the folder of the configuration]
-    #[arg(long, required_unless_present = "config")]
+    /// Where the agent keeps everything, where no configuration says so
+    #[arg(long)]
     data: Option<PathBuf>,
     /// Look at the way through this proxy instead of the configuration's: http://HOST:PORT
     #[arg(long, value_name = "URL")]
@@ -78,10 +79,8 @@ impl Doctor {
         match (&self.config, &self.data) {
             (Some(config), Some(data)) => Places { config: config.clone(), data: data.clone() },
             (Some(config), None) => Places { config: config.clone(), data: beside(config) },
-            (None, data) => {
-                let data = data.clone().unwrap_or_default();
-                Places { config: data.join("agent.toml"), data }
-            }
+            (None, Some(data)) => Places { config: data.join("agent.toml"), data: data.clone() },
+            (None, None) => Places { config: install::CONFIG.into(), data: install::DATA.into() },
         }
     }
 }

@@ -53,9 +53,9 @@ pub struct Args {
 }
 
 /// The configuration that the package brings.
-const CONFIG: &str = "/etc/muster/agent.toml";
+pub const CONFIG: &str = "/etc/muster/agent.toml";
 /// Where the package keeps the agent's data, if its owner changed nothing.
-const DATA: &str = "/var/lib/muster";
+pub const DATA: &str = "/var/lib/muster";
 
 /// Runs the command. `tell` hears of each step.
 pub fn run(args: &Args, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
