@@ -11,7 +11,9 @@ pub const WINDOW_FRAMES_MAX: usize = 48;
 /// One file of a bundle; its chunk index (32 bytes a chunk) then stays below [`CHUNK_INDEX_BYTES_MAX`].
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// One chunk index: 32 bytes for each chunk of the largest file.
-pub const CHUNK_INDEX_BYTES_MAX: usize = FILE_BYTES_MAX as usize / CHUNK_BYTES * 32;
+pub const CHUNK_INDEX_BYTES_MAX: usize = (FILE_BYTES_MAX / CHUNK_BYTES as u64 * 32) as usize;
+// A file's length does not fit a `usize` of 32 bits, its index's does.
+const _: () = assert!(CHUNK_INDEX_BYTES_MAX == 1024 * 1024);
 /// A manifest in its envelope, as JSON.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 /// A root document in its envelope, as JSON.
