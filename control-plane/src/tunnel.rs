@@ -33,6 +33,9 @@ const PROOF_TIME: Duration = Duration::from_secs(10);
 /// How long a peer that does not read is waited for.
 const WRITE_TIME: Duration = Duration::from_secs(20);
 
+/// How long a device has to take what the broker said last.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+
 /// Room for tunnels.
 pub struct Tunnels {
     open: Arc<Semaphore>,
@@ -169,30 +172,42 @@ pub fn proven(plane: &Plane, challenge: TunnelChallenge, bytes: &[u8]) -> Result
 async fn pump(socket: WebSocket, Carried { pipe, cut }: Carried) -> Result<(), TunnelError> {
     let (mut to_device, mut from_device) = socket.split();
     let (mut from_broker, mut to_broker) = pipe.into_split();
-    tokio::select! {
-        () = cut.cancelled() => Ok(()),
-        ended = up(&mut from_device, &mut to_broker) => ended,
-        ended = down(&mut from_broker, &mut to_device) => ended,
+    let mut down = std::pin::pin!(down(&mut from_broker, &mut to_device));
+    let left = tokio::select! {
+        () = cut.cancelled() => Left::Broker,
+        left = up(&mut from_device, &mut to_broker) => left?,
+        ended = &mut down => return ended,
+    };
+    match left {
+        Left::Device => Ok(()),
+        // What the broker said before it left still gets there, as it does on a socket: it may say why.
+        Left::Broker => timeout(LAST_WORDS_TIME, down).await.unwrap_or(Ok(())),
     }
+}
+
+/// Who ended a tunnel.
+enum Left {
+    Device,
+    Broker,
 }
 
 /// From the device to the broker. A broker that does not read holds up the device, as it does without a tunnel.
 async fn up(
     from: &mut (impl futures_util::Stream<Item = Result<Message, axum::Error>> + Unpin),
     to: &mut OwnedWriteHalf,
-) -> Result<(), TunnelError> {
+) -> Result<Left, TunnelError> {
     while let Some(message) = from.next().await {
         let bytes = match message.map_err(TunnelError::Broken)? {
             Message::Binary(bytes) => bytes,
             Message::Text(_) => return Err(TunnelError::Text),
-            Message::Close(_) => return Ok(()),
+            Message::Close(_) => return Ok(Left::Device),
             Message::Ping(_) | Message::Pong(_) => continue,
         };
         if to.write_all(&bytes).await.is_err() {
-            return Ok(());
+            return Ok(Left::Broker);
         }
     }
-    Ok(())
+    Ok(Left::Device)
 }
 
 async fn down(

@@ -148,7 +148,7 @@ pub fn answer(head: &[u8]) -> Result<Option<()>, Fault> {
     let line = String::from_utf8_lossy(line);
     let mut words = line.splitn(3, ' ');
     let (version, status) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if !version.starts_with("HTTP/1.") {
+    if !version.starts_with("HTTP/1.") || status.len() != 3 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
         return bad("what answers there is no HTTP proxy".to_owned());
     }
     let what: String = words.next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(80).collect();
@@ -232,6 +232,7 @@ mod tests {
             (b"HTTP/1.0 403 Forbidden\r\n\r\n", "does not let"),
             (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502 Bad Gateway"),
             (b"SSH-2.0-x\r\n\r\n", "no HTTP proxy"),
+            (b"HTTP/1.1 407\n\x7f\n\x7f\r\n\r\n", "no HTTP proxy"),
             (&vec![b'x'; ANSWER_BYTES_MAX + 1], "no end"),
         ] {
             let fault = answer(head).expect_err(part);

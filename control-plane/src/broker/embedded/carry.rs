@@ -33,7 +33,7 @@ pub struct Proven {
 pub struct Carried {
     /// The device's bytes go in here, the broker's come out.
     pub pipe: TcpStream,
-    /// Cancelled when the broker ends the session: whatever is still on its way to the device is dropped.
+    /// Cancelled when the broker ends the session: whatever comes from the device is dropped from then on.
     pub cut: CancellationToken,
 }
 
