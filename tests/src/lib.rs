@@ -8,6 +8,7 @@ pub mod load;
 pub mod local_broker;
 pub mod models;
 pub mod mutate;
+pub mod releases;
 pub mod serving;
 
 use std::path::{Path, PathBuf};

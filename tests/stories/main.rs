@@ -9,6 +9,7 @@ mod local_mqtt;
 mod membership;
 mod outages;
 mod refusals;
+mod releases;
 mod resilience;
 mod resume;
 mod rollouts;
