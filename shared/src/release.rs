@@ -218,6 +218,24 @@ pub enum NotInstalled {
     },
 }
 
+impl NotInstalled {
+    /// What to do about it, for whoever reads it on the machine.
+    pub fn next_move(&self) -> &'static str {
+        match self {
+            Self::Release(_) => {
+                "do not install it before you know where it came from: `muster trust show` lists who may sign releases"
+            }
+            Self::RootExpired => "the owner of the fleet signs the next one: `muster keys renew`",
+            Self::Older { .. } => "take the newest release: `muster release list` shows it",
+            Self::NoTarget { .. } => "have a release made for it: `cargo xtask release --target TARGET`",
+            Self::OtherTarget { .. } => "take the file of the release that is for this machine",
+            Self::Changed { .. } => {
+                "fetch it again; if it differs again somebody changes it on its way, or the disk is bad"
+            }
+        }
+    }
+}
+
 /// Proof that the release signers stand for a release. Its constructor is the verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedRelease {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::{Target, UnixMs};
-use muster_shared::release::{Asked, FileFound, NotInstalled, ReleaseVersion, VerifiedRelease, judge};
+use muster_shared::release::{ArtifactKind, Asked, FileFound, ReleaseVersion, VerifiedRelease};
 use muster_shared::root::TrustedRoot;
 use muster_shared::{DeviceId, Digest};
 
@@ -21,7 +21,7 @@ use self::system::Installed;
 use crate::config::Config;
 use crate::identity;
 use crate::outside::now_ms;
-use crate::release::{Roots, highest_seen, look, read, this_target};
+use crate::release::{Roots, decide, highest_seen, look, read, this_target};
 
 /// Arguments of `muster-agent install`.
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ pub fn run(args: &Args, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
         args.claim.root,
         args.root_digest
     );
-    let refused = || "this package is not installed";
+    let refused = || "nothing was installed";
     let data = data_folder();
     let held = data.is_dir().then_some(data.as_path());
     let roots = Roots { file: Some(&args.roots), digest: Some(args.root_digest), data: held };
@@ -103,10 +103,10 @@ fn may_install(
     installed: Option<&ReleaseVersion>,
     file: FileFound,
     now_ms: UnixMs,
-) -> Result<ReleaseVersion, NotInstalled> {
-    let kind = muster_shared::release::ArtifactKind::Package;
+) -> anyhow::Result<ReleaseVersion> {
+    let kind = ArtifactKind::Package;
     let asked = Asked { now_ms, installed, target, kind, file: Some(file) };
-    judge(release, root, &asked)?;
+    decide(release, root, &asked)?;
     Ok(release.release().version.clone())
 }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use muster_shared::Digest;
 use muster_shared::id::Target;
-use muster_shared::release::{Asked, ReleaseVersion, judge};
+use muster_shared::release::{Asked, ReleaseVersion};
 
-use super::{Roots, highest_seen, look, read, this_target, this_version};
+use super::{Roots, decide, highest_seen, look, read, this_target, this_version};
 use crate::outside::now_ms;
 
 /// Arguments of `muster-agent release`.
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let installed = seen.map_or(named.clone(), |seen| seen.max(named));
     let target = args.target.clone().map_or_else(this_target, Ok)?;
     let asked = Asked { now_ms: now_ms(), installed: Some(&installed), target: &target, kind, file: Some(file) };
-    let artifact = judge(&release, &root, &asked).with_context(refused)?;
+    let artifact = decide(&release, &root, &asked).with_context(refused)?;
     println!(
         "{} is {} of release {}, for {}, signed by the release keys of root {} ({})",
         args.file.display(),

@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use muster_shared::Digest;
 use muster_shared::digest::Hasher;
 use muster_shared::id::Target;
 use muster_shared::limits::{ARTIFACT_BYTES_MAX, RELEASE_BYTES_MAX};
-use muster_shared::release::{ArtifactKind, FileFound, Release, ReleaseVersion, VerifiedRelease};
+use muster_shared::release::{
+    Artifact, ArtifactKind, Asked, FileFound, NotInstalled, Release, ReleaseVersion, VerifiedRelease, judge,
+};
 use muster_shared::root::TrustedRoot;
 use muster_shared::signing::Envelope;
 use serde::{Deserialize, Serialize};
@@ -41,7 +43,23 @@ pub fn this_version() -> anyhow::Result<ReleaseVersion> {
 pub fn read(path: &Path, root: &TrustedRoot) -> anyhow::Result<VerifiedRelease> {
     let bytes = read_bounded(path, RELEASE_BYTES_MAX as u64)?;
     let envelope = Release::envelope(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(VerifiedRelease::verify(&envelope, root)?)
+    VerifiedRelease::verify(&envelope, root).map_err(|error| refusal(error.into()))
+}
+
+/// The decision, and what to do about a refusal, for a person.
+pub fn decide<'a>(release: &'a VerifiedRelease, root: &TrustedRoot, asked: &Asked<'_>) -> anyhow::Result<&'a Artifact> {
+    judge(release, root, asked).map_err(refusal)
+}
+
+fn refusal(why: NotInstalled) -> anyhow::Error {
+    let next_move = why.next_move();
+    anyhow!("{}; {next_move}", chain(&why))
+}
+
+/// An error and what is behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A file of roots, and where they begin.
@@ -151,9 +169,14 @@ pub fn highest_seen(data: &Path) -> anyhow::Result<Option<ReleaseVersion>> {
         return Ok(None);
     }
     let bytes = read_bounded(&path, MEMORY_BYTES_MAX)?;
-    let memory: Memory = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged; remove it if you know what was installed here", path.display()))?;
-    Ok(Some(memory.version))
+    highest_in(&bytes)
+        .map(Some)
+        .with_context(|| format!("{} is damaged; remove it if you know what was installed here", path.display()))
+}
+
+/// The version in the bytes of `agent.json`.
+pub fn highest_in(bytes: &[u8]) -> serde_json::Result<ReleaseVersion> {
+    serde_json::from_slice::<Memory>(bytes).map(|memory| memory.version)
 }
 
 /// Remembers that this version runs here, if it is the highest so far. Gives back a higher one that ran before.
