@@ -14,12 +14,43 @@ use muster_world::{output, until};
 /// How long one line may take: an agent starts within.
 const LINE_DEADLINE: Duration = Duration::from_secs(180);
 
+/// What a container's manager does before an init: a device folder with the usual few, files of the kernel, and
+/// nobody at a console. `$1` is the system, `$2` its control group.
+const BOOT: &str = r#"
+set -eu
+echo $$ >"$2/cgroup.procs"
+exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --mount-proc="$1/proc" sh -c '
+    set -eu
+    mount --make-rprivate /
+    mount -t tmpfs tmpfs "$1/dev"
+    for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do
+        mknod -m 666 "$1/dev/${node% *}" c 1 "${node#* }"
+    done
+    ln -s /proc/self/fd "$1/dev/fd"
+    mount -t tmpfs tmpfs "$1/run"
+    mount -t tmpfs tmpfs "$1/tmp"
+    mount -t sysfs -o ro sysfs "$1/sys"
+    mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+    for unit in console-getty.service getty.target systemd-logind.service e2scrub_reap.service; do
+        ln -sf /dev/null "$1/etc/systemd/system/$unit"
+    done
+    exec env -i container=other chroot "$1" /lib/systemd/systemd
+' boot "$1"
+"#;
+
 /// A system that runs.
 pub struct Machine {
     root: PathBuf,
     log: PathBuf,
     shell: Child,
     lines: usize,
+    init: Option<Init>,
+}
+
+/// An init that runs a system, and its control group.
+struct Init {
+    process: Child,
+    group: PathBuf,
 }
 
 /// How a line ended.
@@ -48,17 +79,51 @@ impl Machine {
     /// Sits down at a shell of the system. What stands in `before` starts it: another kind of machine, or
     /// somebody who watches. All its processes end with it.
     pub fn enter(root: &Path, shell: &str, before: &[&str]) -> anyhow::Result<Self> {
-        let log = root.with_extension("log");
-        let to = File::create(&log)?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child"]);
         command.arg(format!("--mount-proc={}", root.join("proc").display()));
         command.args(before).arg("chroot").arg(root).arg(shell);
+        Self::sit_down(root, &mut command, None)
+    }
+
+    /// Starts the init of the system as a container would, and sits down at a shell.
+    pub fn boot(root: &Path) -> anyhow::Result<Self> {
+        let group = init_group()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", BOOT, "boot"]).arg(root).arg(&group);
+        let console = File::create(root.with_extension("console"))?;
+        command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
+        let process = command.spawn().context("cannot start the clean system")?;
+        let mut init = Init { process, group };
+        let children = format!("/proc/{0}/task/{0}/children", init.process.id());
+        let first = until("the clean system's init", LINE_DEADLINE, || {
+            if let Some(status) = init.process.try_wait()? {
+                let told = std::fs::read_to_string(root.with_extension("console"))?;
+                bail!("it ended ({status}): {told}");
+            }
+            let children = std::fs::read_to_string(&children).unwrap_or_default();
+            let child = children.split_whitespace().next().map(str::to_owned);
+            // It is the init once that has taken the place of the shell that prepared its files.
+            Ok(child.filter(|child| {
+                std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "systemd")
+            }))
+        })?;
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--target", &first]);
+        command.arg("chroot").arg(root).arg("sh");
+        let mut machine = Self::sit_down(root, &mut command, Some(init))?;
+        machine.line("systemctl is-system-running --wait")?;
+        Ok(machine)
+    }
+
+    fn sit_down(root: &Path, command: &mut Command, init: Option<Init>) -> anyhow::Result<Self> {
+        let log = root.with_extension("log");
+        let to = File::create(&log)?;
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::piped()).stdout(to.try_clone()?).stderr(to);
         let shell = command.spawn().context("cannot enter the clean system")?;
-        Ok(Self { root: root.to_owned(), log, shell, lines: 0 })
+        Ok(Self { root: root.to_owned(), log, shell, lines: 0, init })
     }
 
     /// Types a line and waits until it is done.
@@ -123,5 +188,33 @@ impl Drop for Machine {
             let _ = self.shell.kill();
             let _ = self.shell.wait();
         }
+        if let Some(Init { process, group }) = &mut self.init {
+            // Everything in its system ends with it.
+            let _ = process.kill();
+            let _ = process.wait();
+            // It holds nothing once they are gone; below it lie the groups that init made.
+            let _ = until("a control group to be empty", Duration::from_secs(10), || {
+                Ok(remove_groups(group).is_ok().then_some(()))
+            });
+        }
     }
+}
+
+/// A control group of its own for an init.
+fn init_group() -> anyhow::Result<PathBuf> {
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    let above = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
+    let group = above.join(format!("muster-installer-{}", std::process::id()));
+    std::fs::create_dir_all(&group).with_context(|| format!("cannot make the control group {}", group.display()))?;
+    Ok(group)
+}
+
+fn remove_groups(group: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(group)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_groups(&path)?;
+        }
+    }
+    std::fs::remove_dir(group)
 }

@@ -34,8 +34,15 @@ pub struct Options {
 
 /// Debian's release of the clean system.
 const SUITE: &str = "bookworm";
-/// What the clean systems have beside what every Debian has: a way to fetch, one or the other.
-pub const FETCHERS: [&str; 2] = ["curl", "wget"];
+/// The clean systems, and what they have beside what every Debian has: a way to fetch, one or the other; and
+/// one with an init of its own.
+pub const SYSTEMS: [(&str, &str); 3] = [(CURL, "curl"), (WGET, "wget"), (SYSTEMD, "curl,systemd,dbus")];
+/// Of those.
+pub const CURL: &str = "curl";
+/// Of those.
+pub const WGET: &str = "wget";
+/// Of those.
+pub const SYSTEMD: &str = "systemd";
 
 /// Makes everything that is needed, then plays.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -57,9 +64,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let place = build::target()?.join("installer");
     std::fs::create_dir_all(&place)?;
     let folder = tempfile::Builder::new().prefix("play-").tempdir_in(&place)?;
-    for fetcher in FETCHERS {
-        let system = clean_system(&place, fetcher)?;
-        std::fs::hard_link(&system, folder.path().join(format!("{fetcher}.tar")))?;
+    for (name, packages) in SYSTEMS {
+        let system = clean_system(&place, name, packages)?;
+        std::fs::hard_link(&system, folder.path().join(format!("{name}.tar")))?;
     }
     let programs = build::programs()?;
     let from = programs.muster.parent().context("a folder of programs")?;
@@ -75,13 +82,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// An archive of a clean system; made once.
-fn clean_system(place: &Path, fetcher: &str) -> anyhow::Result<PathBuf> {
-    let archive = place.join(format!("{SUITE}-{fetcher}.tar"));
+fn clean_system(place: &Path, name: &str, packages: &str) -> anyhow::Result<PathBuf> {
+    let archive = place.join(format!("{SUITE}-{name}.tar"));
     if !archive.exists() {
-        eprintln!("making a clean Debian system with {fetcher} (a minute, once)");
+        eprintln!("making a clean Debian system with {packages} (a minute, once)");
         let part = place.join("part.tar");
         let mut make = Command::new("mmdebstrap");
-        make.args(["--quiet", "--variant=minbase", &format!("--include={fetcher}"), SUITE]).arg(&part);
+        make.args(["--quiet", "--variant=minbase", &format!("--include={packages}"), SUITE]).arg(&part);
         output(&mut make)?;
         std::fs::rename(&part, &archive)?;
     }

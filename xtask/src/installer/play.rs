@@ -6,15 +6,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail, ensure};
 use muster_provisioning::deb::Package;
+use muster_shared::Digest;
 use muster_shared::release::{Artifact, ArtifactKind, FILE_NAME, Release};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
-use muster_world::{Bundle, Programs, World, get};
+use muster_world::{Bundle, DEADLINE, Programs, World, get, until};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::FETCHERS;
 use super::machine::Machine;
+use super::{CURL, SYSTEMD, WGET};
 
 const MODEL: &str = "digits";
 /// Where the package's configuration opens the agent's door.
@@ -38,21 +39,26 @@ type Case = fn(&mut Scene<'_>) -> anyhow::Result<String>;
 const CASES: &[(&str, Case)] = &[
     ("the line, in sh with curl: installed, enrolled, serving", installs),
     ("the same line again: nothing changes", again),
+    ("a newer release: upgraded and started again; the owner's configuration stays", newer),
     ("an older release: refused, and what runs stays", older),
     ("purged: nothing is left", purged),
     ("another kind of machine: refused, nothing run", other_machine),
     ("one byte of the package changed: refused, nothing run", one_byte),
     ("another package in its place: refused, nothing run", another_package),
     ("its twin, the digest not compared: the other package has the machine", twin),
+    ("a release that a publisher signed, to the installer of the package: refused", wrong_role),
     ("a line whose claim has run out: installed, not enrolled", claim_ran_out),
     ("and a new line, in bash with wget: it goes on from there", goes_on),
+    ("a machine that systemd runs: installed, enrolled, serving; started again when it dies", under_systemd),
     ("the release key stolen, and the root says so, since the line was printed: refused", key_stolen),
 ];
 
 struct Scene<'a> {
     folder: &'a Path,
     world: World,
+    /// The release that is offered, and where it lies.
     release: Release,
+    place: PathBuf,
     /// The line of the first case.
     line: String,
     /// The device of the first case.
@@ -72,7 +78,7 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
     let envelope = Release::envelope(&std::fs::read(place.join(FILE_NAME))?)?;
     let release = Release::parse(&envelope.payload)?;
     world.publish(&Bundle::fixture(MODEL, 1))?;
-    let mut scene = Scene { folder, world, release, line: String::new(), device: String::new(), machine: None };
+    let mut scene = Scene { folder, world, release, place, line: String::new(), device: String::new(), machine: None };
     let mut rows = vec![];
     for (name, case) in CASES {
         let (ok, note) = match case(&mut scene) {
@@ -95,10 +101,15 @@ impl Scene<'_> {
 
     /// A fresh system of one kind in the place of the present one.
     fn fresh(&mut self, name: &str, fetcher: &str, shell: &str, before: &[&str]) -> anyhow::Result<&mut Machine> {
+        let root = self.unpack(name, fetcher)?;
+        Ok(self.machine.insert(Machine::enter(&root, shell, before)?))
+    }
+
+    fn unpack(&mut self, name: &str, system: &str) -> anyhow::Result<PathBuf> {
         self.machine = None;
         let root = self.folder.join(name);
-        Machine::unpack(&self.folder.join(format!("{fetcher}.tar")), &root)?;
-        Ok(self.machine.insert(Machine::enter(&root, shell, before)?))
+        Machine::unpack(&self.folder.join(format!("{system}.tar")), &root)?;
+        Ok(root)
     }
 
     fn machine(&mut self) -> anyhow::Result<&mut Machine> {
@@ -140,7 +151,7 @@ fn refused(scene: &mut Scene<'_>, name: &str, line: &str, said: &str) -> anyhow:
     let trace = scene.folder.join(format!("{name}.trace"));
     let watched = trace.to_str().context("a path that is text")?.to_owned();
     let machine =
-        scene.fresh(name, FETCHERS[0], "sh", &["strace", "-f", "-s", "200", "-e", "trace=execve", "-o", &watched])?;
+        scene.fresh(name, CURL, "sh", &["strace", "-f", "-s", "200", "-e", "trace=execve", "-o", &watched])?;
     let before = machine.tree()?;
     let done = machine.line(line)?;
     ensure!(!done.good && done.told.contains(said), "it said, and {}: {}", done.good, done.told);
@@ -198,7 +209,7 @@ fn claim_of(line: &str) -> anyhow::Result<String> {
 fn installs(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     let line = scene.new_line(&[])?;
     scene.line = line.clone();
-    let machine = scene.fresh("first", FETCHERS[0], "sh", &[])?;
+    let machine = scene.fresh("first", CURL, "sh", &[])?;
     let done = nobody_sees(&claim_of(&line)?, || machine.line(&line))?;
     ensure!(done.good, "{}", done.told);
     let id = machine.line("stat -c %U:%a /var/lib/muster /var/lib/muster/identity/key.pem; id -u muster")?;
@@ -213,12 +224,21 @@ fn installs(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     })?;
     let devices = scene.devices()?;
     ensure!(devices.len() == 1, "{devices:?}");
-    scene.device = devices[0]["id"].as_str().or(devices[0]["name"].as_str()).context("a device's id")?.to_owned();
+    scene.device = id_of(&devices[0]).context("a device's id")?;
     scene.world.deploy(MODEL, "1")?;
     scene.world.until_serves(&scene.device, MODEL, 1)?;
     let state = get(&format!("{DOOR}/v1/models/{MODEL}"))?;
-    ensure!(state.body["model_version_status"][0]["state"] == "AVAILABLE", "{}", state.body);
+    ensure!(available(&state.body), "{}", state.body);
     Ok(format!("{}\n{MODEL} serves on {}, and the claim stood in no list of processes", done.told.trim(), scene.device))
+}
+
+fn id_of(device: &Value) -> Option<String> {
+    device["id"].as_str().map(str::to_owned)
+}
+
+/// Whether a door says that a model answers.
+fn available(status: &Value) -> bool {
+    status["model_version_status"][0]["state"] == "AVAILABLE"
 }
 
 fn again(scene: &mut Scene<'_>) -> anyhow::Result<String> {
@@ -229,19 +249,53 @@ fn again(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     Ok(done.told)
 }
 
-/// A release of another version with the same files, signed by the release key.
-fn older(scene: &mut Scene<'_>) -> anyhow::Result<String> {
-    let release = Release { version: "0.0.9".parse()?, ..scene.release.clone() };
+/// Signs a release by the release key and pushes it; its files lie in its folder.
+fn push(scene: &Scene<'_>, release: &Release, folder: &Path) -> anyhow::Result<()> {
     let key = scene.world.home().join("keys/demo/release.pem");
     let key = SecretKey::from_pem(&std::fs::read_to_string(key)?)?;
     let envelope = Envelope::sign(payload_type::RELEASE, release.to_payload(), &[&key]);
-    let (from, folder) = (scene.folder.join("release"), scene.folder.join("older"));
+    std::fs::write(folder.join(FILE_NAME), envelope.to_json())?;
+    scene.world.muster(&["release", "push", folder.to_str().context("a path that is text")?]).map(drop)
+}
+
+/// The same agent as a package of a later version.
+fn newer(scene: &mut Scene<'_>) -> anyhow::Result<String> {
+    let (version, folder) = ("9.9.9".parse()?, scene.folder.join("newer"));
+    std::fs::create_dir(&folder)?;
+    let agent = scene.release.of_kind(ArtifactKind::Agent).next().context("the release has no agent")?;
+    let agent = std::fs::read(scene.place.join(agent.name.as_str()))?;
+    let target = scene.package()?.target.clone();
+    let package = Package { version: &version, target: &target, agent: &agent, glibc: (2, 28), made_s: 1 };
+    let (name, bytes) = (package.file_name()?, package.build()?);
+    std::fs::write(folder.join(name.as_str()), &bytes)?;
+    let (kind, sha256) = (ArtifactKind::Package, Digest::of(&bytes));
+    let artifact = Artifact { target, kind, name, bytes: bytes.len() as u64, sha256 };
+    let release = Release { version, artifacts: vec![artifact], ..scene.release.clone() };
+    push(scene, &release, &folder)?;
+    (scene.release, scene.place) = (release, folder);
+    let line = scene.new_line(&[])?;
+    let machine = scene.machine()?;
+    let before = machine.line("echo \"# mine\" >>/etc/muster/agent.toml; cat /run/muster-agent.pid")?.told;
+    let done = machine.line(&line)?;
+    ensure!(done.good && done.told.contains("enrolled already"), "{}", done.told);
+    let after = machine.line("tail -n 1 /etc/muster/agent.toml; dpkg-query --show muster-agent")?.told;
+    ensure!(after == "# mine\nmuster-agent\t9.9.9\n", "{after}");
+    let runs = machine.line("cat /run/muster-agent.pid")?.told;
+    ensure!(runs != before, "the old agent still runs: {runs}");
+    let device = scene.device.clone();
+    scene.world.until_serves(&device, MODEL, 1)?;
+    Ok(done.told)
+}
+
+/// A release of an earlier version with the same files.
+fn older(scene: &mut Scene<'_>) -> anyhow::Result<String> {
+    let release = Release { version: "0.0.9".parse()?, ..scene.release.clone() };
+    let folder = scene.folder.join("older");
     std::fs::create_dir(&folder)?;
     for Artifact { name, .. } in &release.artifacts {
-        std::fs::hard_link(from.join(name.as_str()), folder.join(name.as_str()))?;
+        std::fs::hard_link(scene.place.join(name.as_str()), folder.join(name.as_str()))?;
     }
-    std::fs::write(folder.join(FILE_NAME), envelope.to_json())?;
-    scene.world.muster(&["release", "push", folder.to_str().context("a path that is text")?])?;
+    push(scene, &release, &folder)?;
     let line = scene.new_line(&["--release", "0.0.9"])?;
     let done = scene.machine()?.line(&line)?;
     ensure!(!done.good && done.told.contains("is older than the agent"), "{}", done.told);
@@ -299,12 +353,37 @@ fn twin(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     let without = line.replace("sha256sum -c", "cat");
     ensure!(without != line, "the line compares no digest");
     scene.with_package(&bytes, |scene| {
-        let machine = scene.fresh("twin", FETCHERS[0], "sh", &[])?;
+        let machine = scene.fresh("twin", CURL, "sh", &[])?;
         let done = machine.line(&without)?;
         let had = std::fs::read_to_string(machine.path("/root/had")).unwrap_or_default();
         ensure!(had.starts_with("had"), "nothing happened, so the other cases prove nothing: {}", done.told);
         Ok("it was run, as root".to_owned())
     })
+}
+
+/// The line is printed for no such release; the agent that it starts is asked by itself.
+fn wrong_role(scene: &mut Scene<'_>) -> anyhow::Result<String> {
+    let line = scene.new_line(&[])?;
+    let publisher = SecretKey::from_pem(&std::fs::read_to_string(scene.world.publisher_key())?)?;
+    let envelope = Envelope::sign(payload_type::RELEASE, scene.release.to_payload(), &[&publisher]);
+    let package = scene.place.join(scene.package()?.name.as_str());
+    let roots = scene.world.api("trust/roots")?.to_string();
+    let url = scene.world.plane().http.clone();
+    let machine = scene.fresh("role", CURL, "sh", &[])?;
+    std::fs::copy(package, machine.path("/root/package.deb"))?;
+    std::fs::write(machine.path("/root/release.json"), envelope.to_json())?;
+    std::fs::write(machine.path("/root/roots.json"), roots)?;
+    let root = line.split("--root-digest ").nth(1).and_then(|rest| rest.split(' ').next()).context("a digest")?;
+    let done = machine.line(&format!(
+        "cd /root && dpkg-deb --fsys-tarfile package.deb | tar -xO ./usr/bin/muster-agent >agent && chmod 700 agent && \
+         MUSTER_CLAIM={} ./agent install --package package.deb --release release.json --roots roots.json \
+         --root-digest {root} --url {url}",
+        claim_of(&line)?
+    ))?;
+    ensure!(!done.good && done.told.contains("signed by a publisher's key, which may not"), "{}", done.told);
+    let there = machine.line("dpkg-query --show muster-agent")?;
+    ensure!(!there.good, "it was installed");
+    Ok(done.told)
 }
 
 fn claim_ran_out(scene: &mut Scene<'_>) -> anyhow::Result<String> {
@@ -314,7 +393,7 @@ fn claim_ran_out(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     let ends = ends.context("the claim's end")?;
     let now_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     scene.world.until("the claim to run out", |_| Ok((now_ms() > ends).then_some(())))?;
-    let machine = scene.fresh("second", FETCHERS[1], "bash", &[])?;
+    let machine = scene.fresh("second", WGET, "bash", &[])?;
     let done = machine.line(&line)?;
     ensure!(!done.good && done.told.contains("it is installed, and not enrolled"), "{}", done.told);
     Ok(done.told)
@@ -331,10 +410,44 @@ fn goes_on(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     Ok(done.told)
 }
 
+fn under_systemd(scene: &mut Scene<'_>) -> anyhow::Result<String> {
+    let before: Vec<String> = scene.devices()?.iter().filter_map(id_of).collect();
+    let line = scene.new_line(&[])?;
+    let root = scene.unpack("systemd", SYSTEMD)?;
+    let machine = scene.machine.insert(Machine::boot(&root)?);
+    let done = machine.line(&line)?;
+    ensure!(done.good, "{}", done.told);
+    let state = machine.line("systemctl is-enabled muster-agent; systemctl is-active muster-agent")?;
+    ensure!(state.told.starts_with("enabled\nactive\n"), "{}", state.told);
+    let device = scene.world.until("the device to be there", |world| {
+        let devices = world.devices()?;
+        let new =
+            devices.iter().filter(|device| device["connected"] == true).filter_map(|device| device["id"].as_str());
+        Ok(new.map(str::to_owned).find(|device| !before.contains(device)))
+    })?;
+    for other in before {
+        // Its agent went with its system; what it served goes to the new one.
+        scene.world.muster(&["revoke", &other])?;
+    }
+    scene.world.until_serves(&device, MODEL, 1)?;
+    let machine = scene.machine()?;
+    let killed = machine.line("systemctl kill --signal=KILL muster-agent")?;
+    ensure!(killed.good, "{}", killed.told);
+    until("the agent to be started again", DEADLINE, || {
+        let again = machine.line("systemctl show --property=NRestarts muster-agent")?;
+        Ok((again.told.trim() == "NRestarts=1").then_some(()))
+    })?;
+    until("the model to serve again", DEADLINE, || {
+        let state = get(&format!("{DOOR}/v1/models/{MODEL}")).ok();
+        Ok(state.is_some_and(|answer| available(&answer.body)).then_some(()))
+    })?;
+    Ok(done.told)
+}
+
 fn key_stolen(scene: &mut Scene<'_>) -> anyhow::Result<String> {
     let line = scene.new_line(&[])?;
     scene.world.muster(&["keys", "rotate", "release", "--compromised", "--yes"])?;
-    let machine = scene.fresh("stolen", FETCHERS[0], "sh", &[])?;
+    let machine = scene.fresh("stolen", CURL, "sh", &[])?;
     let done = machine.line(&line)?;
     ensure!(!done.good && done.told.contains("not signed by the release keys"), "{}", done.told);
     let there = machine.line("dpkg-query --show muster-agent")?;
