@@ -34,7 +34,7 @@ exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --mount-proc
     for unit in console-getty.service getty.target systemd-logind.service e2scrub_reap.service; do
         ln -sf /dev/null "$1/etc/systemd/system/$unit"
     done
-    exec env -i container=other chroot "$1" /lib/systemd/systemd
+    exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" /lib/systemd/systemd
 ' boot "$1"
 "#;
 
