@@ -19,9 +19,11 @@ const LINE_DEADLINE: Duration = Duration::from_secs(180);
 const BOOT: &str = r#"
 set -eu
 echo $$ >"$2/cgroup.procs"
-exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --mount-proc="$1/proc" sh -c '
+exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -c '
     set -eu
     mount --make-rprivate /
+    mount --bind "$1" "$1"
+    mount -t proc proc "$1/proc"
     mount -t tmpfs tmpfs "$1/dev"
     for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do
         mknod -m 666 "$1/dev/${node% *}" c 1 "${node#* }"
@@ -34,7 +36,12 @@ exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --mount-proc
     for unit in console-getty.service getty.target systemd-logind.service e2scrub_reap.service; do
         ln -sf /dev/null "$1/etc/systemd/system/$unit"
     done
-    exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" /lib/systemd/systemd
+    cd "$1"
+    # Units with a file system of their own want a real root, not a chroot.
+    pivot_root . .
+    umount -l .
+    cd /
+    exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
 ' boot "$1"
 "#;
 
@@ -110,7 +117,7 @@ impl Machine {
         })?;
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--target", &first]);
-        command.arg("chroot").arg(root).arg("sh");
+        command.arg("sh");
         let mut machine = Self::sit_down(root, &mut command, Some(init))?;
         machine.line("systemctl is-system-running --wait")?;
         Ok(machine)
