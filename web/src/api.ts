@@ -3812,6 +3812,11 @@ export interface components {
             mqtt: string;
             /** @description Every root so far, by version. */
             roots: Record<string, never>[];
+            /**
+             * @description The listener for devices, which carries MQTT over WebSocket, as `host:port`; an empty host is the
+             *     host of this request. An older control plane has none.
+             */
+            tunnel?: string | null;
         };
         /** @description Something that happened. */
         EventView: {
