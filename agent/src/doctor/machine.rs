@@ -93,8 +93,7 @@ pub fn release(release: Option<&Result<String, String>>) -> Finding {
             CHECK,
             Ill::ReleaseNotVerified,
             why.clone(),
-            "install nothing of it; take the release again from where it was made, and compare the root's digest with \
-             `muster keys show`",
+            "install nothing of it until then: `muster-agent release check` judges a file of it in the same way",
         ),
     }
 }

@@ -21,8 +21,11 @@ fn judged(document: &Path, data: &Path, times: Times) -> anyhow::Result<String> 
         let asked = Asked { now_ms: times.best_ms(), installed: Some(&installed), target: &target, kind, file: None };
         decide(&release, &root, &asked)
     };
-    // Either will do; what is said of the package is what whoever installs by hand would be told.
-    let artifact = may(ArtifactKind::Agent).or_else(|_| may(ArtifactKind::Package))?;
+    // Either will do. Where neither does, the reason is of the kind that the release has.
+    let artifact = match release.release().of_kind(ArtifactKind::Package).next() {
+        Some(_) => may(ArtifactKind::Package).or_else(|why| may(ArtifactKind::Agent).map_err(|_| why))?,
+        None => may(ArtifactKind::Agent)?,
+    };
     let version = &release.release().version;
     Ok(format!(
         "release {version} may be installed: {}, signed by the release keys of root {}",
