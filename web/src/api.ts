@@ -1802,6 +1802,183 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/releases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The releases of the agent, the newest first. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ReleaseView"][];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Takes a release; says which files are missing. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            /** @description a release in its DSSE envelope */
+            requestBody: {
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ReleasePushed"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/releases/{version}/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file of a release; `release.json` is the release itself in its DSSE envelope. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    version: string;
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": number[];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Takes the bytes of a file that a pushed release names. */
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    version: string;
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/renew": {
         parameters: {
             query?: never;
@@ -3448,6 +3625,29 @@ export interface components {
          * @enum {string}
          */
         AcceleratorKind: "gpu" | "npu";
+        /** @description One file of a release. */
+        Artifact: {
+            /**
+             * Format: int64
+             * @description Its length.
+             */
+            bytes: number;
+            /** @description What it is. */
+            kind: components["schemas"]["ArtifactKind"];
+            /** @description Its name in the release's folder. */
+            name: components["schemas"]["ArtifactName"];
+            /** @description Its digest. */
+            sha256: components["schemas"]["Digest"];
+            /** @description The machines that it is for. */
+            target: components["schemas"]["Target"];
+        };
+        /**
+         * @description What a file of a release is.
+         * @enum {string}
+         */
+        ArtifactKind: "agent" | "package" | "sbom";
+        /** @description A file of a release. It may stand in a path, a URL and a shell's line as it is. */
+        ArtifactName: string;
         /**
          * @description What a battery does.
          * @enum {string}
@@ -4454,6 +4654,33 @@ export interface components {
          * @enum {string}
          */
         RefusalKind: "goldenMismatch" | "cannotLoad" | "crashedInProbation" | "tooMuchMemoryInProbation";
+        /** @description What a pushed release still needs. */
+        ReleasePushed: {
+            /** @description Files whose bytes the plane does not have; empty: the release is whole. */
+            missing: components["schemas"]["Artifact"][];
+            newer?: components["schemas"]["ReleaseVersion"] | null;
+            /** @description The release. */
+            version: components["schemas"]["ReleaseVersion"];
+        };
+        /** @description A release's version: SemVer without build metadata, which would not count in the order. */
+        ReleaseVersion: string;
+        /** @description One release. */
+        ReleaseView: {
+            /** @description Its files. */
+            artifacts: components["schemas"]["Artifact"][];
+            /** @description Whether all its files are there. */
+            complete: boolean;
+            /** @description When it was made, by its maker's clock. */
+            issuedMs: components["schemas"]["u64"];
+            /** @description Whether it is the one to install: the newest that is whole and believed. */
+            offered: boolean;
+            /** @description When it was pushed. */
+            pushedMs: components["schemas"]["u64"];
+            /** @description Why it is not believed under the newest root, if it is not. */
+            refused?: string | null;
+            /** @description Its version. */
+            version: components["schemas"]["ReleaseVersion"];
+        };
         /** @description A device asks for its next certificate. */
         Renew: {
             /** @description A [`crate::message::Renewal`], signed by the enrolled key. */
@@ -4717,6 +4944,8 @@ export interface components {
          * @enum {string}
          */
         Strategy: "Waves";
+        /** @description A kind of machine, as Rust's compiler names it: `aarch64-unknown-linux-gnu`. */
+        Target: string;
         /** @description One sensor's reading. */
         Temperature: {
             /**
