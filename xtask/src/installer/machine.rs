@@ -51,7 +51,8 @@ pub struct Machine {
     log: PathBuf,
     shell: Child,
     lines: usize,
-    init: Option<Init>,
+    /// Ends after the shell: fields are dropped after what holds them.
+    _init: Option<Init>,
 }
 
 /// An init that runs a system, and its control group.
@@ -130,7 +131,7 @@ impl Machine {
         command.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::piped()).stdout(to.try_clone()?).stderr(to);
         let shell = command.spawn().context("cannot enter the clean system")?;
-        Ok(Self { root: root.to_owned(), log, shell, lines: 0, init })
+        Ok(Self { root: root.to_owned(), log, shell, lines: 0, _init: init })
     }
 
     /// Types a line and waits until it is done.
@@ -195,15 +196,18 @@ impl Drop for Machine {
             let _ = self.shell.kill();
             let _ = self.shell.wait();
         }
-        if let Some(Init { process, group }) = &mut self.init {
-            // Everything in its system ends with it.
-            let _ = process.kill();
-            let _ = process.wait();
-            // It holds nothing once they are gone; below it lie the groups that init made.
-            let _ = until("a control group to be empty", Duration::from_secs(10), || {
-                Ok(remove_groups(group).is_ok().then_some(()))
-            });
-        }
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        // Everything in its system ends with it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // It holds nothing once they are gone; below it lie the groups that init made.
+        let _ = until("a control group to be empty", Duration::from_secs(10), || {
+            Ok(remove_groups(&self.group).is_ok().then_some(()))
+        });
     }
 }
 
