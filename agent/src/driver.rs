@@ -1,59 +1,46 @@
 //! The one loop: waits for something to happen, lets the core decide, carries it out.
+//!
+//! [`start`] brings everything up, with what [`restore`] finds on the disk; [`calls`] answers what comes over MQTT.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+mod calls;
+mod restore;
+mod start;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use axum::http::{HeaderMap, Method, StatusCode};
-use muster_agent_core::clock::{BOUND_STEP_MS, Clock};
-use muster_agent_core::limits::OwnerLimits;
-use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
+use muster_agent_core::clock::BOUND_STEP_MS;
+use muster_agent_core::reconcile::{Action, Agent, Event};
 use muster_agent_core::slot::SlotEvent;
-use muster_agent_core::verify::bundle::{Proven, files, read_manifest};
-use muster_agent_core::verify::desired::recall;
-use muster_agent_core::verify::roots::not_older;
-use muster_agent_core::verify::{Holding, Watermark};
+use muster_shared::Nonce;
 use muster_shared::checks::{self, Check};
-use muster_shared::command::Order;
-use muster_shared::id::{BootId, InstanceId, UnixMs};
-use muster_shared::limits::{NOTES_MAX, clip};
-use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
+use muster_shared::id::{BootId, UnixMs};
+use muster_shared::limits::NOTES_MAX;
+use muster_shared::message::{Call, ChunkData, Hello, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
-use muster_shared::signing::{Envelope, payload_type};
+use muster_shared::signing::payload_type;
 use muster_shared::telemetry::Ack;
 use muster_shared::topic::Leaf;
-use muster_shared::{Digest, Nonce};
 use muster_shared::{desired::SignedDesired, wire};
 use rumqttc::QoS;
-use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::start::{Run, run};
+
+use self::calls::Calls;
 use crate::config::Config;
-use crate::doors::http::{Answer, Ask, JSON_BYTES};
-use crate::doors::oip::OipDoor;
-use crate::doors::{Doors, local_mqtt, server};
+use crate::doors::Doors;
 use crate::effects::{Effects, Wanted};
-use crate::enrol;
 use crate::facts::Machine;
 use crate::identity::{self, DeviceKey, Enrolment};
-use crate::journal::Journal;
-use crate::mqtt::{self, Connect, Incoming, Mqtt};
-use crate::outside::{Steady, Timekeeper, jitter, random};
+use crate::mqtt::Incoming;
+use crate::outside::{Timekeeper, jitter, random};
 use crate::renewal::Renewal;
-use crate::store::Store;
-use crate::table::Table;
 use crate::telemetry::Telemetry;
-use crate::trust_store::{Counter, Program, TrustStore};
-use crate::{diagnosis, engine};
 
-/// Events that may wait for the loop.
-const INBOX_MAX: usize = 1024;
 /// A hello says what this device holds; said again in case an answer was lost.
 const HELLO_EVERY: Duration = Duration::from_secs(60);
 /// A report is sent again in case it was lost.
@@ -62,214 +49,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const REPORT_DELAY: Duration = Duration::from_millis(50);
 /// Writes that failed are tried again after this long.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
-/// Calls whose ids are remembered, so that a repeated one is answered once.
-const CALLS_REMEMBERED_MAX: usize = 1024;
-/// Calls under way; more are told to come again later.
-const CALLS_MAX: usize = 256;
-
-/// What a running agent tells scripts, as JSON.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Ready<'a> {
-    device: &'a str,
-    door: String,
-}
-
-/// How to run.
-pub struct Run {
-    /// `agent.toml`, made ready.
-    pub config: Config,
-    /// Where to say that the door is open.
-    pub ready_file: Option<PathBuf>,
-}
-
-/// Runs the agent until `stop`.
-pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
-    let config = options.config;
-    let enrolment = identity::enrolment(&config.data)?
-        .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
-    let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
-    let journal = Arc::new(Journal::open(&config.data).context("is another agent running on this data?")?);
-    let (inbox, events) = mpsc::channel(INBOX_MAX);
-    let table = Arc::new(Table::default());
-    let boot = BootId(random());
-
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
-    let door = listener.local_addr()?;
-    let doors =
-        Arc::new(Doors { table: table.clone(), oip: OipDoor::closed(table.clone()), device: enrolment.device.clone() });
-    let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
-    let open = tokio::spawn(open);
-
-    if let Some(settings) = config.local_mqtt.clone() {
-        tokio::spawn(local_mqtt::serve(settings, doors.clone(), stop.child_token()));
-    }
-
-    let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
-    let steady = Steady::start();
-    let bound_ms = identity::time_bound(&config.data, &enrolment);
-    let clock = Clock::new(bound_ms, steady.now_ms());
-    let time = Timekeeper::new(steady, clock.clone());
-    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
-    let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
-    let trust = TrustStore::open(&config.data, counter);
-    let restored = Restored {
-        watermark_unknown: trust.unknown(),
-        limits: owner_limits(&config, &machine),
-        ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
-    };
-    let to_loop = inbox.clone();
-    let watermarks = trust
-        // The loop is gone only when the whole process ends.
-        .start(move |event| drop(to_loop.blocking_send(event)))
-        .context("cannot start a thread that keeps the watermark")?;
-    // Models start before networking: the connection is made only after the core has begun.
-    let (agent, actions) = Agent::restored(restored, time.steady_ms());
-    let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
-    let program = std::env::current_exe().context("cannot find this program to start workers with")?;
-    let effects = Effects::new(
-        (journal.clone(), watermarks),
-        store,
-        mqtt.clone(),
-        table.clone(),
-        program,
-        inbox,
-        (boot, time.clone()),
-    );
-    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
-    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
-    let mut driver = Driver {
-        agent,
-        time,
-        bound_kept_ms: bound_ms,
-        unsure: false,
-        renewal,
-        effects,
-        machine,
-        telemetry,
-        doors,
-        config,
-        enrolment,
-        key,
-        boot,
-        reports: 0,
-        calls: Calls::default(),
-        commands: Calls::default(),
-        report_due: None,
-        hello_due: Instant::now() + HELLO_EVERY,
-    };
-    driver.carry_out(actions);
-    driver
-        .effects
-        .carry_out(vec![Action::Tell(EventKind::Started, None, "the agent started".to_owned())], &driver.agent);
-    if let Some(path) = &options.ready_file {
-        let ready = Ready { device: driver.enrolment.device.as_str(), door: format!("http://{door}") };
-        identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
-    }
-    info!(device = %driver.enrolment.device, %door, "the agent runs");
-    driver.pump(events, incoming, stop).await;
-    // Doors finish what they have, within a bound.
-    let _ = timeout(Duration::from_secs(2), open).await;
-    Ok(())
-}
-
-fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> {
-    let tell = move |event| {
-        // The loop is gone only when the whole process ends.
-        let _ = inbox.blocking_send(event);
-    };
-    Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
-}
-
-fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
-    let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
-        .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
-    let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
-    Ok(Connect { device: enrolment.device.clone(), host, port, tls })
-}
-
-/// Reads the journal, verifying everything anew.
-fn restore(
-    journal: &Journal,
-    store: &Store,
-    key: &DeviceKey,
-    enrolment: &Enrolment,
-    (clock, mut watermark): (Clock, Watermark),
-) -> anyhow::Result<Restored> {
-    let followed = journal.roots()?;
-    let root = enrol::follow_roots(&enrolment.roots, enrolment.root)
-        .map(|root| not_older(root, watermark.root.as_ref()))
-        .and_then(|root| enrol::follow_later(root, &followed))
-        .context("the kept roots are not to be trusted")?;
-    let newest = followed.into_iter().find(|envelope| Digest::of(&envelope.payload) == root.digest());
-    watermark.root = newest.or(watermark.root);
-    let identity = key.identity(enrolment);
-    let (held, nonce, earlier_nonce) = (None, None, None);
-    let holding = Holding { identity: &identity, root: &root, held, watermark: None, nonce, earlier_nonce };
-    let desired = match journal.desired()?.map(|envelope| recall(&envelope, holding)) {
-        Some(Ok(desired)) => Some(desired),
-        Some(Err(error)) => {
-            warn!(%error, "the kept desired state is not believed any more; waiting for a new one");
-            None
-        }
-        None => None,
-    };
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let software = engine::software();
-    // What an older agent kept does not say who signed it.
-    let who_signed = |proven: Proven| {
-        if !proven.signers.is_empty() {
-            return proven;
-        }
-        let bytes = store.read(proven.spec.envelope.sha256).map_err(|error| error.to_string());
-        let read =
-            |bytes: Vec<u8>| read_manifest(&bytes, &proven.spec, &root, &software).map_err(|error| error.to_string());
-        match bytes.and_then(read) {
-            Ok(manifest) => Proven {
-                signers: manifest.signers().to_vec(),
-                files: files(manifest.manifest(), &proven.spec),
-                ..proven
-            },
-            Err(error) => {
-                warn!(deployment = %proven.spec.deployment, error, "a proven version is to be verified again first");
-                proven
-            }
-        }
-    };
-    let proven = journal.proven()?.into_iter().map(who_signed).collect();
-    let refusals = journal.refusals()?;
-    let (watermark_unknown, limits) = Default::default();
-    Ok(Restored {
-        identity,
-        version,
-        root,
-        clock,
-        watermark,
-        watermark_unknown,
-        software,
-        limits,
-        desired,
-        proven,
-        refusals,
-    })
-}
-
-/// What the owner allows: of memory and cores, what the facts report.
-fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
-    let facts = machine.facts(config);
-    OwnerLimits {
-        memory_bytes: Some(facts.memory_bytes),
-        cpu_milli: Some(facts.cpu_milli),
-        disk_bytes: config.disk_bytes,
-        slots: config.slots,
-        models: config.models.clone(),
-    }
-}
 
 struct Driver {
     agent: Agent,
@@ -485,130 +264,5 @@ impl Driver {
     fn notes(&self) -> Vec<String> {
         let clock = self.agent.clock().note(self.time.steady_ms());
         clock.into_iter().chain(self.agent.notes()).take(NOTES_MAX).collect()
-    }
-
-    /// A call that asks for something else than a prediction: only a director's word counts.
-    fn commanded(&mut self, id: Nonce, envelope: &Envelope) -> Option<Answer> {
-        match self.agent.command(envelope, id) {
-            // Counted apart from other calls, which anybody on the broker can make until this id is forgotten.
-            Ok(_) if !self.commands.is_new(id) => None,
-            Ok(Order::Diagnose) => {
-                Some(Answer::json(StatusCode::OK, &diagnosis::of(&self.agent, self.time.steady_ms())))
-            }
-            Err(error) => {
-                let text = format!("a command was not believed: {error}");
-                self.carry_out(vec![Action::Tell(EventKind::TrustRefused, None, clip(text.clone()))]);
-                Some(Answer::error(StatusCode::FORBIDDEN, &text))
-            }
-        }
-    }
-
-    fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
-        if let Ok(bytes) = encoded(id, answer) {
-            self.effects.mqtt.send(Leaf::Reply(reply_to), QoS::AtLeastOnce, bytes);
-        }
-    }
-
-    fn called(&mut self, call: Call) {
-        let request = match call.request {
-            Request::Command(envelope) => {
-                if let Some(answer) = self.commanded(call.id, &envelope) {
-                    self.answer(call.id, call.reply_to, answer);
-                }
-                return;
-            }
-            Request::Door(request) => request,
-        };
-        if !self.calls.is_new(call.id) {
-            return;
-        }
-        if checks::on(Check::OwnerLimits) && !self.config.predictions_from_plane {
-            let text = "this device's owner does not let the control plane ask for predictions \
-                        (limits.predictions-from-plane); ask the device's own door";
-            self.answer(call.id, call.reply_to, Answer::error(StatusCode::FORBIDDEN, text));
-            return;
-        }
-        let (doors, mqtt, room) = (self.doors.clone(), self.effects.mqtt.clone(), self.calls.room.clone());
-        tokio::spawn(async move {
-            let (id, deadline) = (call.id, Duration::from_millis(call.deadline_ms.into()));
-            let answer = match room.try_acquire() {
-                Ok(_room) => timeout(deadline, answer_call(&doors, request)).await.ok(),
-                Err(_) => {
-                    Some(Answer::error(StatusCode::TOO_MANY_REQUESTS, "the device has more requests than it can take"))
-                }
-            };
-            // Past its deadline nobody waits for it.
-            let Some(answer) = answer else { return };
-            if let Ok(bytes) = encoded(id, answer) {
-                mqtt.send(Leaf::Reply(call.reply_to), QoS::AtLeastOnce, bytes);
-            }
-        });
-    }
-}
-
-/// A reply on the wire, or word that it is too large for it.
-fn encoded(id: Nonce, answer: Answer) -> Result<Vec<u8>, wire::WireError> {
-    wire::encode(&reply(id, answer)).or_else(|_| {
-        let text = "the answer is too large for the gateway; ask the device's own door";
-        wire::encode(&reply(id, Answer::error(StatusCode::INSUFFICIENT_STORAGE, text)))
-    })
-}
-
-async fn answer_call(doors: &Doors, request: DoorRequest) -> Answer {
-    let method = if request.post { Method::POST } else { Method::GET };
-    let mut headers = HeaderMap::new();
-    if let Some(bytes) = request.json_bytes {
-        headers.insert(JSON_BYTES, bytes.into());
-    }
-    let (path, body) = (request.path(), request.body.into());
-    doors.answer(Ask { method: &method, path: &path, headers: &headers, body: &body }).await
-}
-
-fn reply(id: Nonce, answer: Answer) -> Reply {
-    let json_bytes = answer.headers.iter().find(|(name, _)| name == JSON_BYTES);
-    let json_bytes = json_bytes.and_then(|(_, value)| value.to_str().ok()?.parse().ok());
-    Reply { id, status: answer.status.as_u16(), version: answer.version, json_bytes, body: answer.body.to_vec() }
-}
-
-/// Calls that came before.
-struct Calls {
-    seen: VecDeque<Nonce>,
-    room: Arc<tokio::sync::Semaphore>,
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self { seen: VecDeque::new(), room: Arc::new(tokio::sync::Semaphore::new(CALLS_MAX)) }
-    }
-}
-
-impl Calls {
-    fn is_new(&mut self, id: Nonce) -> bool {
-        if checks::on(Check::CallOnce) && self.seen.contains(&id) {
-            return false;
-        }
-        if self.seen.len() == CALLS_REMEMBERED_MAX {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(id);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repeated_call_is_answered_once() {
-        let mut calls = Calls::default();
-        assert!(calls.is_new(Nonce([1; 16])));
-        assert!(!calls.is_new(Nonce([1; 16])));
-        for number in 0..CALLS_REMEMBERED_MAX as u64 + 5 {
-            let mut id = [9; 16];
-            id[..8].copy_from_slice(&number.to_le_bytes());
-            calls.is_new(Nonce(id));
-        }
-        assert_eq!(calls.seen.len(), CALLS_REMEMBERED_MAX);
     }
 }

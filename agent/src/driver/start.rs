@@ -1,0 +1,163 @@
+//! Brings everything up, in the order in which one part needs another, and hands it to the loop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_agent_core::clock::Clock;
+use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
+use muster_shared::id::BootId;
+use muster_shared::message::EventKind;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::restore::{owner_limits, restore};
+use super::{Calls, Driver, HELLO_EVERY};
+use crate::config::Config;
+use crate::doors::oip::OipDoor;
+use crate::doors::{Doors, local_mqtt, server};
+use crate::effects::Effects;
+use crate::facts::Machine;
+use crate::identity::{self, DeviceKey, Enrolment};
+use crate::journal::Journal;
+use crate::mqtt::{self, Connect, Mqtt};
+use crate::outside::{Steady, Timekeeper, random};
+use crate::renewal::Renewal;
+use crate::store::Store;
+use crate::table::Table;
+use crate::telemetry::Telemetry;
+use crate::trust_store::{Counter, Program, TrustStore};
+
+/// Events that may wait for the loop.
+const INBOX_MAX: usize = 1024;
+
+/// What a running agent tells scripts, as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready<'a> {
+    device: &'a str,
+    door: String,
+}
+
+/// How to run.
+pub struct Run {
+    /// `agent.toml`, made ready.
+    pub config: Config,
+    /// Where to say that the door is open.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Runs the agent until `stop`.
+pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = options.config;
+    let enrolment = identity::enrolment(&config.data)?
+        .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
+    let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
+    let journal = Arc::new(Journal::open(&config.data).context("is another agent running on this data?")?);
+    let (inbox, events) = mpsc::channel(INBOX_MAX);
+    let table = Arc::new(Table::default());
+    let boot = BootId(random());
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot open the door on {}; change door.listen in agent.toml", config.listen))?;
+    let door = listener.local_addr()?;
+    let doors =
+        Arc::new(Doors { table: table.clone(), oip: OipDoor::closed(table.clone()), device: enrolment.device.clone() });
+    let open = server::serve(listener, doors.clone(), server::Options::default(), stop.child_token());
+    let open = tokio::spawn(open);
+
+    if let Some(settings) = config.local_mqtt.clone() {
+        tokio::spawn(local_mqtt::serve(settings, doors.clone(), stop.child_token()));
+    }
+
+    let store = open_store(&config.data, inbox.clone())?;
+    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
+    let steady = Steady::start();
+    let bound_ms = identity::time_bound(&config.data, &enrolment);
+    let clock = Clock::new(bound_ms, steady.now_ms());
+    let time = Timekeeper::new(steady, clock.clone());
+    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
+    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
+    let trust = TrustStore::open(&config.data, counter);
+    let restored = Restored {
+        watermark_unknown: trust.unknown(),
+        limits: owner_limits(&config, &machine),
+        ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
+    };
+    let to_loop = inbox.clone();
+    let watermarks = trust
+        // The loop is gone only when the whole process ends.
+        .start(move |event| drop(to_loop.blocking_send(event)))
+        .context("cannot start a thread that keeps the watermark")?;
+    // Models start before networking: the connection is made only after the core has begun.
+    let (agent, actions) = Agent::restored(restored, time.steady_ms());
+    let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
+    let program = std::env::current_exe().context("cannot find this program to start workers with")?;
+    let effects = Effects::new(
+        (journal.clone(), watermarks),
+        store,
+        mqtt.clone(),
+        table.clone(),
+        program,
+        inbox,
+        (boot, time.clone()),
+    );
+    let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
+    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
+    let mut driver = Driver {
+        agent,
+        time,
+        bound_kept_ms: bound_ms,
+        unsure: false,
+        renewal,
+        effects,
+        machine,
+        telemetry,
+        doors,
+        config,
+        enrolment,
+        key,
+        boot,
+        reports: 0,
+        calls: Calls::default(),
+        commands: Calls::default(),
+        report_due: None,
+        hello_due: Instant::now() + HELLO_EVERY,
+    };
+    driver.carry_out(actions);
+    driver
+        .effects
+        .carry_out(vec![Action::Tell(EventKind::Started, None, "the agent started".to_owned())], &driver.agent);
+    if let Some(path) = &options.ready_file {
+        let ready = Ready { device: driver.enrolment.device.as_str(), door: format!("http://{door}") };
+        identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
+    }
+    info!(device = %driver.enrolment.device, %door, "the agent runs");
+    driver.pump(events, incoming, stop).await;
+    // Doors finish what they have, within a bound.
+    let _ = timeout(Duration::from_secs(2), open).await;
+    Ok(())
+}
+
+fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> {
+    let tell = move |event| {
+        // The loop is gone only when the whole process ends.
+        let _ = inbox.blocking_send(event);
+    };
+    Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
+}
+
+fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
+    let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
+        .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
+    let (data, ca) = (data.to_owned(), enrolment.ca);
+    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
+    Ok(Connect { device: enrolment.device.clone(), host, port, tls })
+}
