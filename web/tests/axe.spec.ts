@@ -2,10 +2,17 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { expect, test, type Page } from '@playwright/test';
-import { logIn } from './fleet';
+import { logIn, visit } from './fleet';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const PAGES = ['#/', '#/deployments', '#/deployments/digits', '#/devices/edge-1', '#/events', '#/nowhere'];
+const PAGES = [
+  ['#/', 'Fleet'],
+  ['#/deployments', 'Deployments'],
+  ['#/deployments/digits', 'digits'],
+  ['#/devices/edge-1', 'edge-1'],
+  ['#/events', 'Events'],
+  ['#/nowhere', 'There is no such page'],
+] as const;
 
 async function check(page: Page, what: string): Promise<void> {
   // Evaluated by the test's own channel: the page's policy stays as strict as it is.
@@ -30,9 +37,8 @@ for (const colorScheme of ['light', 'dark'] as const) {
         await expect(page.getByLabel('Password')).toBeVisible();
         await check(page, 'login');
         await logIn(page);
-        for (const hash of PAGES) {
-          await page.goto(`/${hash}`);
-          await expect(page.getByRole('heading', { level: 1 })).toBeVisible();
+        for (const [hash, heading] of PAGES) {
+          await visit(page, hash, heading);
           // Twice drawn, with what the stream and the first answers brought.
           await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
           await check(page, hash);

@@ -1,7 +1,7 @@
 // The page against a real control plane and three real agents. One story in order: each test leaves
 // the fleet whole for the next.
 import { expect, test, type Page } from '@playwright/test';
-import { complaints, happen, logIn } from './fleet';
+import { complaints, happen, logIn, stands, visit } from './fleet';
 
 test.describe.configure({ mode: 'serial' });
 
@@ -30,12 +30,12 @@ test('three devices and two deployments are there', async ({ page }) => {
   await expect(page.getByText('5 of 5 replicas ready')).toBeVisible();
   await expect(page.getByRole('main').getByText('All is well.').first()).toBeVisible();
   await page.getByRole('link', { name: 'Deployments' }).click();
+  await stands(page, 'Deployments');
   for (const deployment of ['digits', 'linear_regression']) {
     await expect(page.getByRole('main').getByRole('link', { name: deployment, exact: true })).toBeVisible();
   }
-  await page.goto('/#/devices/edge-1');
-  await expect(page.getByRole('heading', { level: 1, name: /edge-1/ })).toBeVisible();
-  await page.goto('/#/events');
+  await visit(page, '#/devices/edge-1', 'edge-1');
+  await visit(page, '#/events', 'Events');
   await expect(page.getByText('digits version 1 is on every device')).toBeVisible();
   expect(said).toEqual([]);
 });
@@ -48,14 +48,14 @@ test('what is under way has a heading above it, also when all is well', async ({
 test('a stopped agent is seen, and its replica moves', async ({ page }) => {
   const said = complaints(page);
   await logIn(page);
-  await page.goto('/#/deployments/digits');
+  await visit(page, '#/deployments/digits', 'digits');
   await expect.poll(() => holders(page)).toHaveLength(2);
   const before = await holders(page);
   const lost = before[0]!;
   await happen(`kill/${lost}`);
   await expect.poll(() => holders(page)).not.toContain(lost);
   await expect.poll(() => holders(page)).toHaveLength(2);
-  await page.goto('/#/');
+  await visit(page, '#/', 'Fleet');
   await expect(page.getByRole('main').getByText('All is well.').first()).toBeHidden();
   await expect(page.getByRole('main').getByText(/silent/).first()).toBeVisible();
   await happen(`start/${lost}`);
@@ -66,7 +66,7 @@ test('a stopped agent is seen, and its replica moves', async ({ page }) => {
 
 test('a new version comes wave by wave, and an operator takes it back', async ({ page }) => {
   await logIn(page);
-  await page.goto('/#/deployments/digits');
+  await visit(page, '#/deployments/digits', 'digits');
   await happen('push/2');
   await expect(page.getByText(/wave 1 of 2/).first()).toBeVisible();
   await expect(page.getByText('every device has it').first()).toBeVisible();
@@ -78,10 +78,10 @@ test('a new version comes wave by wave, and an operator takes it back', async ({
 
 test('a bad version comes no further than the first device, and the page says why', async ({ page }) => {
   await logIn(page);
-  await page.goto('/#/deployments/digits');
+  await visit(page, '#/deployments/digits', 'digits');
   await happen('push-bad/3');
   await expect(page.getByText(/refused version 3/).first()).toBeVisible();
-  await page.goto('/#/');
+  await visit(page, '#/', 'Fleet');
   await expect(page.getByRole('main').getByText(/refused version 3/).first()).toBeVisible();
   await expect(page.getByText('5 of 5 replicas ready')).toBeVisible();
 });

@@ -17,6 +17,20 @@ export async function logIn(page: Page): Promise<void> {
   await expect(page.getByText('Live')).toBeVisible();
 }
 
+/**
+ * Goes to a page of the dashboard and waits until it stands there: until then the page before it is
+ * still drawn, with links and words that a test would take for the new page's own.
+ */
+export async function visit(page: Page, hash: string, heading: string): Promise<void> {
+  await page.goto(`/${hash}`);
+  await stands(page, heading);
+}
+
+/** Waits until the page with this heading stands there, as after a click on a link. */
+export async function stands(page: Page, heading: string): Promise<void> {
+  await expect(page.getByRole('heading', { level: 1, name: heading, exact: true })).toBeVisible();
+}
+
 /** Anything that the browser itself complains about. */
 export function complaints(page: Page): string[] {
   const said: string[] = [];

@@ -1,13 +1,14 @@
-//! What an agent believes, told as stories, and the promises that hold whatever it is offered.
+//! What an agent believes, told as stories; [`chances`] has the promises that hold whatever it is offered.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod chances;
+
+use std::collections::BTreeMap;
 
 use muster_shared::desired::BlobRef;
 use muster_shared::root::{Publisher, Root};
 use muster_shared::signing::payload_type;
 use muster_shared::wire::encode;
 use muster_shared::{DeploymentName, Version};
-use proptest::prelude::*;
 
 use super::tests::offer;
 use super::time_tests::time;
@@ -94,6 +95,17 @@ impl World {
             highest,
         };
         world.connect();
+        world
+    }
+
+    /// Serves version 2 and holds version 3, whose bundle is there only from the next start on.
+    fn that_holds_what_is_not_here() -> Self {
+        let mut world = Self::new();
+        world.offer(1, 1, &[good(2)]);
+        let blob = good(3).envelope.sha256;
+        let bytes = world.blobs.remove(&blob).unwrap();
+        world.offer(1, 2, &[good(3)]);
+        world.blobs.insert(blob, bytes);
         world
     }
 
@@ -347,11 +359,7 @@ fn a_compromised_version_that_another_publisher_signs_again_runs_and_only_then()
 
 #[test]
 fn a_device_that_does_not_know_what_it_took_last_begins_nothing_of_what_it_holds() {
-    let mut world = World::new();
-    world.offer(1, 1, &[good(2)]);
-    let bytes = world.blobs.remove(&good(3).envelope.sha256).unwrap();
-    world.offer(1, 2, &[good(3)]);
-    world.blobs.insert(good(3).envelope.sha256, bytes);
+    let mut world = World::that_holds_what_is_not_here();
     world.unknown = Some("its file is damaged".into());
     world.restart(false);
     assert_eq!(world.answers(), Some(2));
@@ -453,13 +461,7 @@ fn a_desired_state_under_a_root_to_come_asks_for_the_root_and_leaves_no_error() 
 
 #[test]
 fn nothing_new_begins_by_a_desired_state_that_expired_and_what_runs_goes_on() {
-    let mut world = World::new();
-    world.offer(1, 1, &[good(2)]);
-    // The bundle of version 3 comes only after the desired state has expired.
-    let blob = good(3).envelope.sha256;
-    let bytes = world.blobs.remove(&blob).unwrap();
-    world.offer(1, 2, &[good(3)]);
-    world.blobs.insert(blob, bytes);
+    let mut world = World::that_holds_what_is_not_here();
     world.now_ms = 900_000;
     world.restart(false);
     assert_eq!(world.answers(), Some(2));
@@ -468,12 +470,7 @@ fn nothing_new_begins_by_a_desired_state_that_expired_and_what_runs_goes_on() {
 
 #[test]
 fn nothing_that_is_held_begins_while_the_clock_is_surely_behind() {
-    let mut world = World::new();
-    world.offer(1, 1, &[good(2)]);
-    let blob = good(3).envelope.sha256;
-    let bytes = world.blobs.remove(&blob).unwrap();
-    world.offer(1, 2, &[good(3)]);
-    world.blobs.insert(blob, bytes);
+    let mut world = World::that_holds_what_is_not_here();
     // A reboot without a clock: whether what is held has expired, nobody knows.
     world.bound_ms = 800_000;
     world.restart(false);
@@ -502,117 +499,6 @@ fn the_owners_limits_keep_out_what_a_director_wants_and_the_rest_runs() {
     world.limits.models = Some(vec![]);
     world.restart(false);
     assert_eq!((world.answers(), world.phase()), (None, Some(Phase::Refused)));
-}
-
-/// Something that a plane, a broker or a publisher brings to a device, or what befalls it.
-#[derive(Debug, Clone)]
-enum Chance {
-    Desired { epoch: u64, number: u64, version: u64, signer: u8, director: bool, floor: Option<u64>, root: u64 },
-    Floor { version: u64, signer: u8, seen: Option<u64> },
-    Root { by_root: bool, skips: bool, epoch: u64, removed: Option<u8>, compromised: Option<u8> },
-    Restart { loses_journal: bool },
-    Died,
-}
-
-fn chance() -> impl Strategy<Value = Chance> {
-    let signer = || prop_oneof![4 => Just(PUBLISHER), 3 => Just(OTHER), 2 => Just(NOBODY)];
-    let desired =
-        (1u64..4, 1u64..8, 1u64..6, signer(), prop::bool::weighted(0.9), prop::option::weighted(0.2, 1u64..6), 1u64..4);
-    prop_oneof![
-        8 => desired.prop_map(|(epoch, number, version, signer, director, floor, root)| {
-            Chance::Desired { epoch: epoch.max(2) - 1, number, version, signer, director, floor, root: root.max(2) - 1 }
-        }),
-        3 => (1u64..6, signer(), prop::option::of(1u64..6)).prop_map(|(version, signer, seen)| Chance::Floor { version, signer, seen }),
-        1 => (prop::bool::weighted(0.8), prop::bool::weighted(0.1), 0u64..2, prop::option::of(signer()), prop::option::weighted(0.3, signer()))
-            .prop_map(|(by_root, skips, epoch, removed, compromised)| Chance::Root { by_root, skips, epoch, removed, compromised }),
-        1 => any::<bool>().prop_map(|loses_journal| Chance::Restart { loses_journal }),
-        1 => Just(Chance::Died),
-    ]
-}
-
-impl World {
-    fn on(&mut self, chance: Chance) {
-        match chance {
-            Chance::Desired { epoch, number, version, signer, director, floor, root } => {
-                let desired = Desired {
-                    fleet: "home".parse().unwrap(),
-                    device: "edge-1".parse().unwrap(),
-                    fingerprint: Digest::of("key"),
-                    generation: Generation { epoch, number },
-                    issued_ms: 0,
-                    expires_ms: 900_000,
-                    nonce: Some(NONCE),
-                    root_version: root,
-                    slots: vec![SlotSpec { floor: floor.and_then(Version::new), ..signed_by(signer, version) }],
-                };
-                let director = if director { DIRECTOR } else { NOBODY };
-                let payload = encode(&desired).unwrap();
-                let envelope = Envelope::sign(payload_type::DESIRED, payload, &[&key(director)]);
-                let held = self.agent.held();
-                self.happen(Event::DesiredOffered(envelope));
-                assert!(director == DIRECTOR || self.agent.held() == held);
-            }
-            Chance::Floor { version, signer, seen } => {
-                let seen = seen.map(|version| manifest("digits", version, signer).0);
-                self.happen(Event::FloorOffered(floor("digits", version, signer), seen));
-            }
-            Chance::Root { by_root, skips, epoch, removed, compromised } => {
-                let mut next = self.root.clone();
-                next.version += 1 + u64::from(skips);
-                next.epoch = (next.epoch + epoch).min(2);
-                next.publishers.retain(|publisher| Some(publisher.key) != removed.map(|seed| key(seed).public()));
-                next.compromised.extend(compromised.map(|seed| key(seed).public().id()));
-                let signer = key(if by_root { ROOT } else { NOBODY });
-                let envelope = Envelope::sign(payload_type::ROOT, next.to_payload(), &[&signer]);
-                if by_root && !skips {
-                    self.root = next;
-                }
-                self.happen(Event::TrustOffered(envelope));
-                assert_eq!(self.agent.root().root(), &self.root);
-            }
-            Chance::Restart { loses_journal } => self.restart(loses_journal),
-            Chance::Died => {
-                let dies: Vec<_> = self.workers.iter().map(|(id, spec)| (*id, spec.deployment.clone())).collect();
-                for (id, deployment) in dies {
-                    self.workers.remove(&id);
-                    let died = SlotEvent::Died(id, crate::slot::Death::Killed, "killed".into());
-                    self.happen(Event::Slot(deployment, died));
-                }
-            }
-        }
-        self.work();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// Whatever is offered in whatever order, over restarts and losses of all but the identity folder: nothing
-    /// runs that no trusted publisher signed, nothing below its effective floor, and no generation goes back.
-    #[test]
-    fn nothing_untrusted_runs_whatever_is_offered(chances in prop::collection::vec(chance(), 1..40)) {
-        let mut world = World::new();
-        let mut floors: BTreeMap<_, Version> = BTreeMap::new();
-        for chance in chances {
-            let is_root = matches!(chance, Chance::Root { .. });
-            world.on(chance);
-            // What began was judged as it began; here what still runs is judged again.
-            for spec in world.workers.values() {
-                world.may_run(spec);
-            }
-            for proven in world.proven.values() {
-                world.may_run(&proven.spec);
-            }
-            let routed: BTreeSet<_> = world.routed.values().collect();
-            prop_assert!(routed.iter().all(|id| world.workers.contains_key(id)) || routed.is_empty() || world.agent.next_deadline_ms().is_some());
-            prop_assert!(world.watermark.desired.map(|mark| mark.generation) >= world.highest);
-            // A floor sinks only by a root that takes its signer away.
-            let effective = world.agent.floors().effective(&"digits".parse().unwrap());
-            let before = floors.get("digits").copied();
-            prop_assert!(is_root || effective >= before, "the floor sank from {before:?} to {effective:?}");
-            match effective { Some(floor) => drop(floors.insert("digits", floor)), None => drop(floors.remove("digits")) }
-        }
-    }
 }
 
 #[test]
