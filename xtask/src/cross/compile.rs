@@ -83,6 +83,11 @@ pub fn agent(target: Target) -> anyhow::Result<Built> {
         target.triple(),
         built.glibc
     );
+    ensure!(
+        elf::is_movable(&made)?,
+        "the agent for {} is not position-independent: whoever breaks into one would know where all its code lies",
+        target.triple()
+    );
     Ok(built)
 }
 
@@ -155,9 +160,10 @@ const SELECTED: [&str; 7] = ["--quiet", "--profile", PROFILE, "--package", AGENT
 /// What a device needs and no more.
 pub const FEATURES: [&str; 3] = ["--no-default-features", "--features", "device"];
 
-/// The level at which everything is optimized once more when it is linked. At the profile's own, no loop
-/// would become vectors, not even in the crates that ask for more, and inference takes a third longer.
-const LINKED: [&str; 2] = ["--", "-Copt-level=2"];
+/// How everything is optimized once more when it is linked. At the profile's own level no loop would become
+/// vectors, not even in the crates that ask for more, and inference takes a third longer. Code that is not
+/// marked small is put in place of a call only where it is about as small as the call.
+const LINKED: [&str; 3] = ["--", "-Copt-level=2", "-Cllvm-args=-inlinedefault-threshold=50"];
 
 /// A linker that is set makes cargo-zigbuild pass over the version of glibc, without a word; flags for every
 /// target take the place of those for one.
@@ -191,7 +197,7 @@ mod tests {
         let command = tools.command(target, Path::new("/c"), Path::new("/b")).expect("a command");
         assert_eq!(command.get_program(), "/p/cargo-zigbuild");
         let flags = told(&command, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS");
-        assert_eq!(flags.as_deref(), Some("--sysroot=/s -Clink-self-contained=no"));
+        assert_eq!(flags.as_deref(), Some("--sysroot=/s -Clink-arg=-pie -Clink-self-contained=no"));
         assert!(told(&command, "PATH").is_some_and(|path| path.starts_with("/p:")));
         let command = tools.command(Target::Armv7Gnu, Path::new("/c"), Path::new("/b")).expect("a command");
         assert!(command.get_args().any(|argument| argument == "armv7-unknown-linux-gnueabihf.2.28"));

@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use object::elf::{FileHeader32, FileHeader64, SHT_GNU_VERNEED};
 use object::read::elf::{FileHeader, SectionHeader as _};
-use object::{Endianness, FileKind, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+use object::{
+    Endianness, FileKind, Object as _, ObjectKind, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind,
+};
 
 /// The newest version of glibc that a binary asks for; none: it asks for no C library.
 pub fn needed_glibc(path: &Path) -> anyhow::Result<Option<(u32, u32)>> {
@@ -43,6 +45,13 @@ fn needed_versions<Elf: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> anyhow
 fn glibc_version(name: &str) -> Option<(u32, u32)> {
     let mut parts = name.strip_prefix("GLIBC_")?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Whether its code may lie at any address, another one in each process.
+pub fn is_movable(path: &Path) -> anyhow::Result<bool> {
+    let bytes = read(path)?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(file.kind() == ObjectKind::Dynamic)
 }
 
 /// What takes the room in a binary that was not stripped.
@@ -151,6 +160,7 @@ mod tests {
         let this = std::env::current_exe().expect("this program");
         let needed = needed_glibc(&this).expect("it can be read");
         assert!(needed.is_none_or(|version| version >= (2, 2)), "{needed:?}");
+        assert!(is_movable(&this).expect("it can be read"));
         let anatomy = anatomy(&this).expect("it can be read");
         assert!(anatomy.crates.contains_key("xtask"), "{anatomy:?}");
         assert!(anatomy.sections["code"] > 100_000, "{anatomy:?}");

@@ -31,20 +31,22 @@ pub enum Std {
 }
 
 impl Std {
-    /// What the compiler has to be told to find it.
+    /// What the compiler has to be told to find it, and to link.
     pub fn flags(&self, target: Target) -> Vec<String> {
-        match self {
+        let mut flags = match self {
             Self::Toolchain => vec![],
-            Self::Rustup(sysroot) => vec![format!("--sysroot={}", sysroot.display())],
-            Self::Built(sysroot) => {
-                let mut flags = vec![format!("--sysroot={}", sysroot.display())];
-                if target.is_musl() {
-                    // The objects that begin a program come with the linker instead.
-                    flags.push("-Clink-self-contained=no".to_owned());
-                }
-                flags
+            Self::Rustup(sysroot) | Self::Built(sysroot) => vec![format!("--sysroot={}", sysroot.display())],
+        };
+        if target.is_musl() {
+            // zig knows no `-static-pie`, which the compiler says; without this, code would lie at the same
+            // address in each process.
+            flags.push("-Clink-arg=-pie".to_owned());
+            if matches!(self, Self::Built(_)) {
+                // The objects that begin a program come with the linker instead.
+                flags.push("-Clink-self-contained=no".to_owned());
             }
         }
+        flags
     }
 
     fn is_for(&self, compiler: &Compiler) -> bool {
@@ -257,8 +259,8 @@ mod tests {
     fn the_compiler_is_told_where_it_lies() {
         let built = Std::Built("/s".into());
         assert_eq!(built.flags(Target::Armv7Gnu), ["--sysroot=/s"]);
-        assert_eq!(built.flags(TARGET), ["--sysroot=/s", "-Clink-self-contained=no"]);
-        assert_eq!(Std::Rustup("/r".into()).flags(TARGET), ["--sysroot=/r"]);
-        assert!(Std::Toolchain.flags(TARGET).is_empty());
+        assert_eq!(built.flags(TARGET), ["--sysroot=/s", "-Clink-arg=-pie", "-Clink-self-contained=no"]);
+        assert_eq!(Std::Rustup("/r".into()).flags(TARGET), ["--sysroot=/r", "-Clink-arg=-pie"]);
+        assert!(Std::Toolchain.flags(Target::X86Gnu).is_empty());
     }
 }
