@@ -85,13 +85,17 @@ pub enum BadEnrolment {
     Line(usize),
     #[error("line {line} of the enrolment file: {what}")]
     Value { line: usize, what: String },
-    #[error("line {line} of the enrolment file has the key {key:?}; known are url, claim, root-digest, ca-digest, not-before, name and label")]
+    #[error(
+        "line {line} of the enrolment file has the key {key:?}; known are url, claim, root-digest, ca-digest, not-before, name and label"
+    )]
     Key { line: usize, key: String },
     #[error("{0:?} is not the address of a control plane: it begins with https:// and has no blanks or quotes")]
     Url(String),
     #[error("the enrolment file has no line url=https://HOST:PORT")]
     NoUrl,
-    #[error("the enrolment file has neither a claim from `muster claim new` nor the two lines root-digest and ca-digest")]
+    #[error(
+        "the enrolment file has neither a claim from `muster claim new` nor the two lines root-digest and ca-digest"
+    )]
     NothingToBelieve,
 }
 

@@ -3,3 +3,5 @@
 
 pub mod disk;
 pub mod enrolment;
+pub mod image;
+pub mod network;

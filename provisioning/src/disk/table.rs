@@ -146,9 +146,8 @@ type OldEntry = (u8, u32, u32, u32);
 
 fn old_entries(first: &[u8; SECTOR as usize]) -> Vec<OldEntry> {
     let entries = first[446..510].as_chunks::<16>().0.iter().zip(1..);
-    let read = |entry: &[u8; 16], at: usize| {
-        entry[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
-    };
+    let read =
+        |entry: &[u8; 16], at: usize| entry[at..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let all = entries.map(|(entry, number)| (entry[4], number, read(entry, 8), read(entry, 12)));
     all.filter(|(kind, _, _, sectors)| *kind != 0 && *sectors != 0).collect()
 }
