@@ -1,14 +1,32 @@
 //! FAT file systems inside a file: made, read and changed. Files bear the first day that FAT knows, so that the
 //! same files always give the same bytes.
 
+mod mend;
+
 use std::io::{self, Read, Seek, Write as _};
 
-use fatfs::{FileSystem, FormatVolumeOptions, FsOptions, ReadWriteSeek};
+use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, ReadWriteSeek, Time, TimeProvider};
 
 /// What a label may have: as long as FAT takes it.
 const LABEL_BYTES: usize = 11;
 /// Far more than any file that is read from such a partition to be looked at.
 const READ_MAX: u64 = 1 << 20;
+
+/// The first day that FAT knows. Firmware refuses to rename a file that has no valid date.
+#[derive(Debug)]
+struct FirstDay;
+
+const FIRST_DATE: Date = Date { year: 1980, month: 1, day: 1 };
+
+impl TimeProvider for FirstDay {
+    fn get_current_date(&self) -> Date {
+        FIRST_DATE
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: FIRST_DATE, time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
 
 /// Makes an empty file system of 32-bit FAT on all of `disk`.
 pub fn format(disk: &mut (impl ReadWriteSeek + Seek), label: &str, id: u32) -> io::Result<()> {
@@ -25,7 +43,20 @@ pub fn format(disk: &mut (impl ReadWriteSeek + Seek), label: &str, id: u32) -> i
 /// Opens the file system on all of `disk`.
 pub fn open<D: ReadWriteSeek + Seek>(mut disk: D) -> io::Result<FileSystem<D>> {
     disk.rewind()?;
-    FileSystem::new(disk, FsOptions::new())
+    FileSystem::new(disk, FsOptions::new().time_provider(&FirstDay))
+}
+
+/// Opens the file system on all of `disk`, changes it, and leaves it as a checker likes it.
+pub fn change<D: ReadWriteSeek + Seek>(
+    disk: &mut D,
+    change: impl FnOnce(&FileSystem<&mut D>) -> io::Result<()>,
+) -> io::Result<()> {
+    let system = open(&mut *disk)?;
+    change(&system)?;
+    // So that the free space is known and written down.
+    system.stats()?;
+    system.unmount()?;
+    mend::folders(disk)
 }
 
 /// Writes a file, and the folders above it, in place of one that may be there.
@@ -82,16 +113,32 @@ pub fn free<D: ReadWriteSeek>(system: &FileSystem<D>) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    /// Where there is a checker of file systems, it finds nothing to mend.
+    #[test]
+    fn a_checker_finds_no_fault() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), made().get_ref()).expect("written");
+        let checker = ["fsck.vfat", "/usr/sbin/fsck.vfat"]
+            .into_iter()
+            .find_map(|program| std::process::Command::new(program).args(["-n", "-v"]).arg(file.path()).output().ok());
+        let Some(told) = checker else {
+            eprintln!("skipped: this machine has no fsck.vfat (package dosfstools)");
+            return;
+        };
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+    }
+
     /// The smallest that is 32-bit FAT has 65,525 clusters.
     const BYTES: usize = 300 << 20;
 
     fn made() -> io::Cursor<Vec<u8>> {
         let mut disk = io::Cursor::new(vec![0; BYTES]);
         format(&mut disk, "MUSTER", 0x1a2b_3c4d).expect("a file system");
-        let system = open(&mut disk).expect("opens");
-        put(&system, "loader/entries/muster-a+3.conf", b"title Muster\n").expect("written");
-        put(&system, "muster/big", &vec![7; 3 << 20]).expect("written");
-        drop(system);
+        change(&mut disk, |system| {
+            put(system, "loader/entries/muster-a+3.conf", b"title Muster\n")?;
+            put(system, "muster/big", &vec![7; 3 << 20])
+        })
+        .expect("written");
         disk
     }
 
@@ -105,6 +152,13 @@ mod tests {
         assert_eq!(get(&system, "muster/none").expect("read"), None);
         assert_eq!(get(&system, "loader/entries/muster-a+3.conf").expect("read"), Some(b"title Muster\n".to_vec()));
         assert!(get(&system, "muster/big").is_err(), "too large to be looked at");
+        let folder = system.root_dir().open_dir("loader/entries").expect("a folder");
+        let entry = folder.iter().flatten().find(|entry| entry.is_file()).expect("a file");
+        let dates = [entry.modified().date, entry.created().date, entry.accessed()];
+        assert!(
+            dates.iter().all(|date| (date.month, date.day) == (1, 1)),
+            "the firmware renames no file without a date"
+        );
         put(&system, "loader/entries/muster-a+3.conf", b"new").expect("written");
         assert_eq!(get(&system, "loader/entries/muster-a+3.conf").expect("read"), Some(b"new".to_vec()));
         assert!(free(&system).expect("a number") > 200 << 20);

@@ -81,11 +81,7 @@ impl Image<'_> {
         let mut window = Window::new(file, FIRST_SECTOR * SECTOR, bytes)?;
         let serial = seed.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         fat::format(&mut window, LABEL, serial)?;
-        let esp = fat::open(window)?;
-        for (path, bytes) in self.files() {
-            fat::put(&esp, &path, &bytes)?;
-        }
-        esp.unmount()
+        fat::change(&mut window, |esp| self.files().iter().try_for_each(|(path, bytes)| fat::put(esp, path, bytes)))
     }
 
     /// What lies on the partition that the firmware reads.

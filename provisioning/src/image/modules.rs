@@ -182,13 +182,24 @@ fn choose(all: &BTreeMap<String, Module>) -> BTreeSet<String> {
     let mut open: Vec<String> = named.chain(driving).collect();
     let mut chosen = BTreeSet::new();
     while let Some(name) = open.pop() {
-        // What is built into this kernel has no file.
-        let Some(module) = all.get(&name) else { continue };
-        if chosen.insert(name) {
-            open.extend(module.told.depends.iter().chain(&module.told.before).cloned());
+        for name in meant(all, &name) {
+            if chosen.insert(name.clone()) {
+                open.extend(all[name].told.depends.iter().chain(&all[name].told.before).cloned());
+            }
         }
     }
     chosen
+}
+
+/// The modules that a name means: its own, or all that do what it stands for, `crypto-crc32c` for one. What is
+/// built into this kernel has none.
+fn meant<'a>(all: &'a BTreeMap<String, Module>, name: &str) -> Vec<&'a String> {
+    if let Some((name, _)) = all.get_key_value(name) {
+        return vec![name];
+    }
+    let asked = [name.to_owned(), format!("crypto_{name}")];
+    let is = |module: &Module| module.told.aliases.iter().any(|alias| asked.contains(&plain(alias)));
+    all.iter().filter(|(_, module)| is(module)).map(|(name, _)| name).collect()
 }
 
 /// `modules.dep` and `modules.alias`.
@@ -212,8 +223,9 @@ fn lists(all: &BTreeMap<String, Module>, chosen: &BTreeSet<String>) -> (String, 
 
 /// All that a module needs: whatever is loaded first stands last, as `modprobe` reads it.
 fn gather(all: &BTreeMap<String, Module>, name: &str, needed: &mut Vec<String>) {
-    for next in all[name].told.depends.iter().chain(&all[name].told.before) {
-        if all.contains_key(next) && !needed.contains(next) && next != name {
+    let told = &all[name].told;
+    for next in told.depends.iter().chain(&told.before).flat_map(|next| meant(all, next)) {
+        if !needed.contains(next) && next != name {
             needed.push(next.clone());
             gather(all, next, needed);
         }
@@ -271,24 +283,27 @@ mod tests {
 
     #[test]
     fn what_is_taken_brings_what_it_needs_and_no_more() {
+        let (_, mut crc32c) = module("kernel/crypto/crc32c_generic.ko", &[], &[]);
+        crc32c.told.aliases = vec!["crypto-crc32c".to_owned()];
         let all: BTreeMap<_, _> = [
             module("kernel/drivers/mmc/host/sdhci-iproc.ko", &["sdhci"], &[]),
             module("kernel/drivers/mmc/host/sdhci.ko", &["mmc_core"], &[]),
             module("kernel/drivers/mmc/core/mmc_core.ko", &[], &[]),
-            module("kernel/fs/ext4/ext4.ko", &["jbd2", "built_in"], &["crc32c"]),
+            module("kernel/fs/ext4/ext4.ko", &["jbd2", "built_in"], &["crypto_crc32c"]),
             module("kernel/fs/jbd2/jbd2.ko", &[], &[]),
-            module("kernel/lib/crc32c.ko", &[], &[]),
+            ("crc32c_generic".to_owned(), crc32c),
             module("kernel/sound/snd.ko", &[], &[]),
             module("kernel/drivers/net/ethernet/mellanox/mlx5_core.ko", &[], &[]),
         ]
         .into();
         let chosen = choose(&all);
         let names: Vec<&str> = chosen.iter().map(String::as_str).collect();
-        assert_eq!(names, ["crc32c", "ext4", "jbd2", "mmc_core", "sdhci", "sdhci_iproc"]);
+        assert_eq!(names, ["crc32c_generic", "ext4", "jbd2", "mmc_core", "sdhci", "sdhci_iproc"]);
         let (dependencies, aliases) = lists(&all, &chosen);
         let line = "kernel/drivers/mmc/host/sdhci-iproc.ko: kernel/drivers/mmc/host/sdhci.ko \
                     kernel/drivers/mmc/core/mmc_core.ko\n";
         assert!(dependencies.contains(line), "{dependencies}");
+        assert!(dependencies.contains("ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/crypto/crc32c_generic.ko\n"));
         assert!(aliases.contains("alias of:sdhci-iproc sdhci_iproc\n"));
     }
 

@@ -95,7 +95,10 @@ impl Package {
                 entry.read_to_end(&mut bytes)?;
                 tree.put(&path, Node::File(bytes.into(), program));
             } else if let (true, Some(target)) = (kind.is_symlink(), entry.link_name()?) {
-                tree.put(&path, Node::Link(target.to_string_lossy().into_owned()));
+                let target = target.to_string_lossy();
+                // One that begins at the root leads to where that lies here.
+                let moved = if target.starts_with('/') { place(&target).map(|path| format!("/{path}")) } else { None };
+                tree.put(&path, Node::Link(moved.unwrap_or_else(|| target.into_owned())));
             } else if let (true, Some(target)) = (kind.is_hard_link(), entry.link_name()?) {
                 // The file that it is another name of comes before it.
                 let first = place(&target.to_string_lossy()).and_then(|first| tree.get(&first).cloned());

@@ -203,6 +203,8 @@ fn lay_out(system: &mut Tree, made_s: u64) {
     for applet in APPLETS {
         system.put(&format!("usr/bin/{applet}"), Node::Link("busybox".to_owned()));
     }
+    // The kernel calls it by this name.
+    system.put("usr/sbin/modprobe", Node::Link("../bin/busybox".to_owned()));
     for (name, script) in SCRIPTS {
         system.script(&format!("usr/lib/muster/{name}"), script);
     }
