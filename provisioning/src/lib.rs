@@ -5,3 +5,4 @@ pub mod disk;
 pub mod enrolment;
 pub mod image;
 pub mod network;
+pub mod patch;

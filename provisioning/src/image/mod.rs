@@ -66,6 +66,17 @@ impl Architecture {
     }
 }
 
+/// The number of the processor that a program is for; none: it is no program.
+pub fn machine(program: &[u8]) -> Option<u16> {
+    elf::needs(program).map(|needs| needs.machine)
+}
+
+/// The processor that a program is for; none: another one, or it is no program.
+pub fn architecture(program: &[u8]) -> Option<Architecture> {
+    let machine = machine(program)?;
+    [Architecture::Arm64, Architecture::Amd64].into_iter().find(|architecture| architecture.machine() == machine)
+}
+
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
