@@ -86,6 +86,13 @@ pub fn get<D: ReadWriteSeek>(system: &FileSystem<D>, path: &str) -> io::Result<O
     Ok(Some(bytes))
 }
 
+/// Copies a file, however large, to another name.
+pub fn copy<D: ReadWriteSeek>(system: &FileSystem<D>, from: &str, to: &str) -> io::Result<()> {
+    let mut bytes = vec![];
+    system.root_dir().open_file(from)?.read_to_end(&mut bytes)?;
+    put(system, to, &bytes)
+}
+
 /// The names in a folder, in order; none: there is no such folder.
 pub fn names<D: ReadWriteSeek>(system: &FileSystem<D>, path: &str) -> io::Result<Vec<String>> {
     let root = system.root_dir();
@@ -136,7 +143,8 @@ mod tests {
         format(&mut disk, "MUSTER", 0x1a2b_3c4d).expect("a file system");
         change(&mut disk, |system| {
             put(system, "loader/entries/muster-a+3.conf", b"title Muster\n")?;
-            put(system, "muster/big", &vec![7; 3 << 20])
+            put(system, "muster/big", &vec![7; 3 << 20])?;
+            copy(system, "muster/big", "muster/b/big")
         })
         .expect("written");
         disk

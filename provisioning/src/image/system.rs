@@ -66,7 +66,7 @@ const PROGRAMS: [&str; 6] = [
 ];
 const AGENT: &str = "usr/bin/muster-agent";
 /// What the scripts call of busybox.
-const APPLETS: [&str; 61] = [
+const APPLETS: [&str; 62] = [
     "ash",
     "basename",
     "cat",
@@ -116,6 +116,7 @@ const APPLETS: [&str; 61] = [
     "sort",
     "start-stop-daemon",
     "stat",
+    "switch_root",
     "sync",
     "syslogd",
     "tail",
@@ -151,10 +152,7 @@ pub fn assemble(from: &Ingredients) -> Result<System, SystemError> {
     if elf::needs(from.agent).is_none_or(|needs| needs.machine != from.architecture.machine()) {
         return Err(SystemError::Agent(from.architecture));
     }
-    let mut all = Tree::new();
-    for package in from.packages {
-        package.unpack(&mut all, &|path| !path.starts_with("usr/share/"))?;
-    }
+    let all = unpacked(from.packages)?;
     let mut system = Tree::new();
     lay_out(&mut system, from.made_s);
     system.put(AGENT, Node::File(from.agent.into(), true));
@@ -169,11 +167,37 @@ pub fn assemble(from: &Ingredients) -> Result<System, SystemError> {
     for program in PROGRAMS.iter().chain([&AGENT]) {
         bring_libraries(program, from.architecture, &all, &mut system)?;
     }
-    modules::take(&all, &mut system)?;
-    let kernel = modules::version(&all)?;
+    finish(&all, system, from.architecture)
+}
+
+/// A kernel with an initrd of nothing but busybox, the modules and one script: what starts a system that lies on
+/// a disk.
+pub fn boot_only(packages: &[Package], architecture: Architecture, init: &str) -> Result<System, SystemError> {
+    let all = unpacked(packages)?;
+    let mut system = Tree::new();
+    lay_out(&mut system, 0);
+    let busybox = "usr/bin/busybox";
+    let (_, bytes) = all.file(busybox).ok_or_else(|| SystemError::Missing(busybox.to_owned()))?;
+    system.put(busybox, Node::File(bytes, true));
+    system.script("init", init);
+    finish(&all, system, architecture)
+}
+
+fn unpacked(packages: &[Package]) -> Result<Tree, SystemError> {
+    let mut all = Tree::new();
+    for package in packages {
+        package.unpack(&mut all, &|path| !path.starts_with("usr/share/"))?;
+    }
+    Ok(all)
+}
+
+/// Adds the modules, and packs what there is.
+fn finish(all: &Tree, mut system: Tree, architecture: Architecture) -> Result<System, SystemError> {
+    modules::take(all, &mut system)?;
+    let kernel = modules::version(all)?;
     let find = |path: &str| all.file(path).map(|(_, bytes)| bytes).ok_or_else(|| SystemError::Missing(path.to_owned()));
     let linux = find(&format!("boot/vmlinuz-{kernel}"))?;
-    let loader = find(from.architecture.loader().0)?;
+    let loader = find(architecture.loader().0)?;
     let mut archive = vec![];
     system.archive(&mut archive).map_err(SystemError::Pack)?;
     let unpacked = archive.len() as u64;
