@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The system itself is the initrd, in memory, read-only: power may go at any moment. Its scripts lie in
-//! `provisioning/device/`, so that an image takes no compiler for the device (decision 22 says why scripts).
+//! `provisioning/device/`, so that an image takes no compiler for the device (decision 26 says why scripts).
 
 pub mod apt;
 pub mod build;

@@ -9,7 +9,7 @@ use super::look::{Boot, Found, Look, System};
 use super::nocloud;
 use crate::disk::table::Partition;
 use crate::enrolment::Enrolment;
-use crate::image::{self, Architecture};
+use crate::image;
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -70,6 +70,8 @@ pub enum NoWay {
     UserData,
     #[error("{0} is not run by systemd, and nothing else is known here")]
     NotSystemd(String),
+    #[error("{0} has no cloud-init; without --way the files go into its root")]
+    NoCloudInit(String),
     #[error("{0} is for another processor than the agent")]
     Processor(String),
     #[error(
@@ -93,20 +95,24 @@ const ROOM_BYTES: u64 = 4 << 20;
 pub fn plan(look: &Look, wanted: &Wanted) -> Result<Plan, NoWay> {
     let architecture = image::architecture(wanted.agent).ok_or(NoWay::Agent)?;
     let seed = look.found.iter().find_map(|found| Some((found, found.boot.as_ref().filter(|boot| is_seed(boot))?)));
-    // Without a root that can be read, what the boot partition says is all there is.
-    let root = look.found.iter().find(|found| found.root.is_some());
-    match (wanted.way, seed, root) {
-        (Some(Way::NoCloud) | None, Some((found, boot)), root) => {
-            if let Some(other) = root.and_then(|found| found.root.as_ref()).filter(|root| !root.runs(architecture)) {
-                return Err(NoWay::Processor(other.name.clone()));
-            }
-            let name = root.and_then(|found| found.root.as_ref()).map(|root| root.name.clone());
-            by_cloud_init(found, boot, name, wanted)
+    let place = look.found.iter().find(|found| found.root.is_some());
+    let root = place.and_then(|found| found.root.as_ref());
+    if let Some(root) = root.filter(|root| !root.runs(architecture)) {
+        return Err(NoWay::Processor(root.name.clone()));
+    }
+    // Where the root cannot be read, what the boot partition says is all there is.
+    let reads_seed = root.is_none_or(|root| root.cloud_init);
+    match (wanted.way, seed, place) {
+        (Some(Way::NoCloud), _, _) if !reads_seed => {
+            Err(NoWay::NoCloudInit(root.map(|root| root.name.clone()).unwrap_or_default()))
         }
         (Some(Way::NoCloud), None, _) => Err(NoWay::Unknown(
             "no FAT partition has user-data or meta-data, or a label that cloud-init knows".to_owned(),
         )),
-        (_, _, Some(found)) => inject(found, architecture, wanted),
+        (Some(Way::NoCloud) | None, Some((found, boot)), _) if reads_seed => {
+            by_cloud_init(found, boot, root.map(|root| root.name.clone()), wanted)
+        }
+        (_, _, Some(found)) => inject(found, wanted),
         _ => Err(NoWay::Unknown(holds(look))),
     }
 }
@@ -158,12 +164,9 @@ fn by_cloud_init(found: &Found, boot: &Boot, name: Option<String>, wanted: &Want
     Ok(Plan { way: Way::NoCloud, system, partition: found.partition.clone(), changes: changes.collect() })
 }
 
-fn inject(found: &Found, architecture: Architecture, wanted: &Wanted) -> Result<Plan, NoWay> {
+fn inject(found: &Found, wanted: &Wanted) -> Result<Plan, NoWay> {
     let root = found.root.clone().unwrap_or_default();
     let units = root.units.ok_or_else(|| NoWay::NotSystemd(root.name.clone()))?;
-    if !root.runs(architecture) {
-        return Err(NoWay::Processor(root.name));
-    }
     if root.needs_recovery {
         return Err(NoWay::NeedsRecovery(root.name));
     }
@@ -249,11 +252,14 @@ mod tests {
     #[test]
     fn the_way_in_follows_from_what_is_there() {
         // As Raspberry Pi OS of 2025, Ubuntu for Pi, Debian's for Pi and a Jetson have it.
-        assert_eq!(way(vec![fat(&["user-data", "config.txt"], "bootfs"), ext4(|_| {})], None), Ok((Way::NoCloud, 1)));
-        assert_eq!(way(vec![fat(&[], "system-boot"), ext4(|_| {})], None), Ok((Way::NoCloud, 1)));
+        let cloud = || ext4(|root| root.cloud_init = true);
+        assert_eq!(way(vec![fat(&["user-data", "config.txt"], "bootfs"), cloud()], None), Ok((Way::NoCloud, 1)));
+        assert_eq!(way(vec![fat(&[], "system-boot"), cloud()], None), Ok((Way::NoCloud, 1)));
+        assert_eq!(way(vec![fat(&["user-data"], "bootfs"), ext4(|_| {})], None), Ok((Way::Inject, 2)));
+        assert_eq!(way(vec![fat(&["user-data"], "bootfs")], None), Ok((Way::NoCloud, 1)));
         assert_eq!(way(vec![fat(&["config.txt", "cmdline.txt"], "bootfs"), ext4(|_| {})], None), Ok((Way::Inject, 2)));
         assert_eq!(way(vec![ext4(|_| {})], None), Ok((Way::Inject, 2)));
-        assert_eq!(way(vec![fat(&["user-data"], "x"), ext4(|_| {})], Some(Way::Inject)), Ok((Way::Inject, 2)));
+        assert_eq!(way(vec![fat(&["user-data"], "x"), cloud()], Some(Way::Inject)), Ok((Way::Inject, 2)));
     }
 
     #[test]
@@ -270,7 +276,8 @@ mod tests {
         check(vec![fat(&["user-data"], "x"), ext4(|root| root.machine = 40)], None, "another processor");
         check(vec![ext4(|root| root.needs_recovery = true)], None, "left in order");
         check(vec![ext4(|root| root.free = 1 << 20)], None, "MiB are needed");
-        check(vec![ext4(|_| {})], Some(Way::NoCloud), "no FAT partition");
+        check(vec![ext4(|_| {})], Some(Way::NoCloud), "no cloud-init");
+        check(vec![ext4(|root| root.cloud_init = true)], Some(Way::NoCloud), "no FAT partition");
     }
 
     #[test]
