@@ -207,8 +207,9 @@ fn lists(all: &BTreeMap<String, Module>, chosen: &BTreeSet<String>) -> (String, 
     let (mut dependencies, mut aliases) = (String::new(), String::new());
     for name in chosen {
         let mut needed = vec![];
-        gather(all, name, &mut needed);
-        let places: Vec<&str> = needed.iter().map(|name| all[name].place.as_str()).collect();
+        gather(all, name, &mut BTreeSet::from([name.as_str()]), &mut needed);
+        // `modprobe` loads what stands last first.
+        let places: Vec<&str> = needed.iter().rev().map(|name| all[*name].place.as_str()).collect();
         dependencies.push_str(&format!(
             "{}:{}\n",
             all[name].place,
@@ -221,13 +222,13 @@ fn lists(all: &BTreeMap<String, Module>, chosen: &BTreeSet<String>) -> (String, 
     (dependencies, aliases)
 }
 
-/// All that a module needs: whatever is loaded first stands last, as `modprobe` reads it.
-fn gather(all: &BTreeMap<String, Module>, name: &str, needed: &mut Vec<String>) {
+/// All that a module needs, each behind what it needs itself.
+fn gather<'a>(all: &'a BTreeMap<String, Module>, name: &str, seen: &mut BTreeSet<&'a str>, needed: &mut Vec<&'a str>) {
     let told = &all[name].told;
     for next in told.depends.iter().chain(&told.before).flat_map(|next| meant(all, next)) {
-        if !needed.contains(next) && next != name {
-            needed.push(next.clone());
-            gather(all, next, needed);
+        if next != name && seen.insert(next) {
+            gather(all, next, seen, needed);
+            needed.push(next);
         }
     }
 }
@@ -303,8 +304,20 @@ mod tests {
         let line = "kernel/drivers/mmc/host/sdhci-iproc.ko: kernel/drivers/mmc/host/sdhci.ko \
                     kernel/drivers/mmc/core/mmc_core.ko\n";
         assert!(dependencies.contains(line), "{dependencies}");
-        assert!(dependencies.contains("ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/crypto/crc32c_generic.ko\n"));
+        assert!(dependencies.contains("ext4.ko: kernel/crypto/crc32c_generic.ko kernel/fs/jbd2/jbd2.ko\n"));
         assert!(aliases.contains("alias of:sdhci-iproc sdhci_iproc\n"));
+    }
+
+    #[test]
+    fn what_is_needed_by_another_need_is_loaded_before_it() {
+        let all: BTreeMap<_, _> = [
+            module("kernel/fs/ext4/ext4.ko", &["ring", "virtio"], &[]),
+            module("kernel/lib/virtio.ko", &["ring"], &[]),
+            module("kernel/lib/ring.ko", &[], &[]),
+        ]
+        .into();
+        let (dependencies, _) = lists(&all, &choose(&all));
+        assert!(dependencies.contains("ext4.ko: kernel/lib/virtio.ko kernel/lib/ring.ko\n"), "{dependencies}");
     }
 
     #[test]

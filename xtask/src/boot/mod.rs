@@ -12,6 +12,7 @@ mod slots;
 mod stock;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -44,8 +45,8 @@ pub struct Options {
 
 /// The model that the device serves.
 const MODEL: &str = "digits";
-/// The device's agent, as `cargo xtask cross` leaves it.
-const AGENT: &str = "target/cross/aarch64-unknown-linux-gnu/muster-agent";
+/// The device's kind, as `cargo xtask cross` has it.
+const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// Emulation is slow, and CI's machines are busy: twenty times what it takes on a quiet one.
 pub const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -93,13 +94,12 @@ const LONG: [(&str, Show); 5] = [
 fn agent() -> anyhow::Result<PathBuf> {
     setup::program("qemu-system-aarch64", "qemu-system-arm")?;
     setup::file(machine::FIRMWARE, "qemu-efi-aarch64")?;
-    let agent = std::env::var_os("MUSTER_DEVICE_AGENT").map_or_else(|| shell::project().join(AGENT), PathBuf::from);
-    ensure!(
-        agent.exists(),
-        "there is no agent for a 64-bit ARM device at {}; `cargo xtask cross aarch64-unknown-linux-gnu` builds it",
-        agent.display()
-    );
-    Ok(agent)
+    if let Some(agent) = std::env::var_os("MUSTER_DEVICE_AGENT") {
+        return Ok(PathBuf::from(agent));
+    }
+    // The build is kept: where nothing changed this takes a moment.
+    shell::run(Command::new(shell::this_program()?).args(["cross", "--only-build", TARGET]))?;
+    Ok(shell::project().join("target/cross").join(TARGET).join("muster-agent"))
 }
 
 /// The programs of this machine's side.
