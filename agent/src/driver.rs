@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use muster_agent_core::verify::roots::not_older;
 use muster_agent_core::verify::{Holding, Watermark};
 use muster_shared::checks::{self, Check};
 use muster_shared::command::Order;
+use muster_shared::hardware::Strain;
 use muster_shared::id::{BootId, InstanceId, UnixMs};
 use muster_shared::limits::{NOTES_MAX, clip};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
@@ -39,13 +40,17 @@ use crate::doors::http::{Answer, Ask, JSON_BYTES};
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::{Effects, Wanted};
-use crate::enrol;
+use crate::enrol::{self, Reach};
 use crate::facts::Machine;
+use crate::facts::watch::Watch;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Incoming, Mqtt};
+use crate::network::line::Lines;
+use crate::network::route::{Mode, Way};
 use crate::outside::{Steady, Timekeeper, jitter, random};
 use crate::renewal::Renewal;
+use crate::status::StatusKeeper;
 use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
@@ -113,13 +118,15 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
     let time = Timekeeper::new(steady, clock.clone());
-    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let reach = Reach::new(enrolment.ca, config.network.clone(), &config.data)?;
+    let lines = Arc::new(lines(&config, &enrolment, key.clone(), time.clone(), &reach)?);
+    let status = start_status(&config, &lines, bound_ms);
+    let mut machine = Machine::new(&config.data).context("cannot watch this machine")?;
     let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
     let trust = TrustStore::open(&config.data, counter);
     let restored = Restored {
         watermark_unknown: trust.unknown(),
-        limits: owner_limits(&config, &machine),
+        limits: owner_limits(&config, &mut machine),
         ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
     };
     let to_loop = inbox.clone();
@@ -129,7 +136,14 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .context("cannot start a thread that keeps the watermark")?;
     // Models start before networking: the connection is made only after the core has begun.
     let (agent, actions) = Agent::restored(restored, time.steady_ms());
-    let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
+    let connect = Connect {
+        lines: lines.clone(),
+        mode: config.network.tunnel,
+        try_direct_every: config.network.try_direct_every,
+        data: config.data.clone(),
+        status: status.clone(),
+    };
+    let (mqtt, connecting) = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
     let effects = Effects::new(
         (journal.clone(), watermarks),
@@ -141,15 +155,18 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         (boot, time.clone()),
     );
     let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
-    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
+    let identity = (key.clone(), config.data.clone());
+    let renewal = Renewal::new(enrolment.clone(), identity, time.clone(), mqtt, (lines, reach));
     let mut driver = Driver {
         agent,
         time,
         bound_kept_ms: bound_ms,
         unsure: false,
+        status,
         renewal,
         effects,
         machine,
+        strained: Watch::default(),
         telemetry,
         doors,
         config,
@@ -172,6 +189,8 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
     driver.pump(events, incoming, stop).await;
+    // It notes that the agent does not run any more.
+    let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
     Ok(())
@@ -185,12 +204,31 @@ fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> 
     Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
 }
 
-fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
-    let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
-        .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
-    let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
-    Ok(Connect { device: enrolment.device.clone(), host, port, tls })
+fn lines(
+    config: &Config,
+    enrolment: &Enrolment,
+    key: Arc<DeviceKey>,
+    time: Timekeeper,
+    reach: &Reach,
+) -> anyhow::Result<Lines> {
+    let broker = enrolment.mqtt.parse().context("the broker's address cannot be used; enrol again")?;
+    let tunnel = enrolment.tunnel.as_deref().map(str::parse).transpose();
+    let tunnel = tunnel.context("the address of the listener for devices cannot be used; enrol again")?;
+    Ok(Lines {
+        device: enrolment.device.clone(),
+        broker,
+        tunnel: Mutex::new(tunnel),
+        connector: reach.connector.clone(),
+        proxy: config.network.proxy.clone(),
+        key,
+        data: config.data.clone(),
+        time,
+    })
+}
+
+fn start_status(config: &Config, lines: &Lines, bound_ms: UnixMs) -> StatusKeeper {
+    let first = if config.network.tunnel == Mode::Always { Way::Tunnel } else { Way::Direct };
+    StatusKeeper::start(&config.data, config.led.clone(), lines.leads(first), lines.time.wall_ms(), bound_ms)
 }
 
 /// Reads the journal, verifying everything anew.
@@ -260,7 +298,7 @@ fn restore(
 }
 
 /// What the owner allows: of memory and cores, what the facts report.
-fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
+fn owner_limits(config: &Config, machine: &mut Machine) -> OwnerLimits {
     let facts = machine.facts(config);
     OwnerLimits {
         memory_bytes: Some(facts.memory_bytes),
@@ -278,9 +316,13 @@ struct Driver {
     bound_kept_ms: UnixMs,
     /// Whether the present connection's server was judged at a time that may be wrong.
     unsure: bool,
+    /// How the connection stands, for those beside this device.
+    status: StatusKeeper,
     renewal: Renewal,
     effects: Effects,
     machine: Machine,
+    /// What was told of what slows it down.
+    strained: Watch,
     telemetry: Telemetry,
     doors: Arc<Doors>,
     config: Config,
@@ -327,6 +369,7 @@ impl Driver {
                 _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
                 _ = batch.tick() => {
                     let sample = self.machine.sample();
+                    self.watch(&sample.strains);
                     self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, self.time.wall_ms());
                 }
                 () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => self.renewal.look(),
@@ -334,6 +377,15 @@ impl Driver {
             }
         }
         info!("the agent stops");
+    }
+
+    /// Tells of what began or ceased to slow this machine down; the report that follows says the same.
+    fn watch(&mut self, strains: &[Strain]) {
+        if let Some(text) = self.strained.look(strains, self.time.steady_ms()) {
+            info!(text, "this machine's speed changed");
+            self.carry_out(vec![Action::Tell(EventKind::Throttling, None, clip(text))]);
+            self.report_due = self.report_due.or(Some(Instant::now() + REPORT_DELAY));
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -357,6 +409,9 @@ impl Driver {
         self.time.set(self.agent.clock());
         self.telemetry.corrected(was_ms, self.time.wall_ms());
         self.renewal.clock_changed();
+        let clock = self.agent.clock();
+        let (confirmed, bound_ms) = (clock.is_confirmed(), clock.bound_ms());
+        self.status.change(self.time.wall_ms(), |status| status.clock_changed(confirmed, bound_ms));
         self.keep_bound();
     }
 
@@ -466,6 +521,7 @@ impl Driver {
             applied: self.agent.applied(),
             desired_refused: self.agent.desired_refused().cloned(),
             facts: self.machine.facts(&self.config),
+            health: self.machine.health(),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
             floors: self.agent.reported_floors(),

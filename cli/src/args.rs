@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, image, inspect, keys, login,
-    pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, image, inspect, keys,
+    login, pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -63,6 +63,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Upload a bundle to the control plane
     Push(push::Args),
+    /// Sign, check, upload and show releases of the agent
+    Release(release::Args),
     /// Make a device's image, or put the agent into one that you have
     Image(image::Args),
     /// Create or change deployments from YAML
@@ -110,6 +112,7 @@ impl Cli {
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
+            Command::Release(args) => release::run(args, &session).await,
             Command::Image(args) => image::run(args, &session),
             Command::Apply(args) => apply::run(args, &session).await,
             Command::Get(args) => get::run(args, &session).await,

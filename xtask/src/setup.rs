@@ -17,9 +17,9 @@ pub fn program(name: &str, package: &str) -> anyhow::Result<()> {
     if shell::exists(name) { Ok(()) } else { install(&format!("`{name}`"), &[package]) }
 }
 
-/// Makes sure that a file of a system package is there.
-pub fn file(path: &str, package: &str) -> anyhow::Result<()> {
-    if Path::new(path).exists() { Ok(()) } else { install(path, &[package]) }
+/// Makes sure that a folder is there, installing the system package that brings it.
+pub fn folder(path: &Path, package: &str) -> anyhow::Result<()> {
+    if path.is_dir() { Ok(()) } else { install(&path.display().to_string(), &[package]) }
 }
 
 fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {

@@ -82,9 +82,9 @@ pub enum NoWay {
     NoRoom { place: String, free: u64, needed: u64 },
 }
 
-const AGENT_TOML: &str = "# What the owner of this machine decides.\n# After a change: systemctl restart muster-agent\n\ndata = \"/var/lib/muster\"\n";
+const AGENT_TOML: &str = include_str!("../../debian/agent.toml");
 const FIRST_BOOT: &str = include_str!("../../device/stock/first-boot");
-const AGENT_UNIT: &str = include_str!("../../device/stock/muster-agent.service");
+const AGENT_UNIT: &str = include_str!("../../debian/muster-agent.service");
 const ENROL_UNIT: &str = include_str!("../../device/stock/muster-enrol.service");
 /// Labels of FAT partitions that systems' cloud-init looks for by name.
 const SEED_LABELS: [&str; 2] = ["system-boot", "cidata"];

@@ -9,6 +9,7 @@ use muster_provisioning::disk::cpio::Tree;
 use muster_provisioning::image::package::Package;
 use muster_world::output;
 
+use crate::cross::mirror;
 use crate::{build, setup, shell};
 
 /// The emulator has to be one that needs no library: it runs inside the foreign system.
@@ -58,21 +59,6 @@ fn emulator(folder: &std::path::Path) -> anyhow::Result<PathBuf> {
     output(Command::new("chmod").arg("0755").arg(&part))?;
     std::fs::rename(part, &place)?;
     Ok(place)
-}
-
-/// A mirror of Debian: the one that this machine's own sources name.
-fn mirror() -> anyhow::Result<String> {
-    if let Ok(mirror) = std::env::var("MUSTER_DEBIAN_MIRROR") {
-        return Ok(mirror);
-    }
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    let more = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
-    files.extend(more.map(|entry| entry.path()));
-    let text: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
-    let lines = text.lines().filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
-    let is_debian = |word: &&str| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian");
-    let found = lines.flat_map(str::split_whitespace).find(is_debian).map(str::to_owned);
-    found.context("this machine's package sources name no archive of Debian; MUSTER_DEBIAN_MIRROR=URL does")
 }
 
 /// Where packages are kept between runs.

@@ -11,8 +11,7 @@ mod report;
 mod slots;
 mod stock;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -24,7 +23,8 @@ use muster_world::post;
 use self::fleet::Fleet;
 use self::machine::Machine;
 use self::report::Report;
-use crate::{build, setup, shell};
+use crate::cross::{self, Target};
+use crate::{build, setup};
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -45,8 +45,6 @@ pub struct Options {
 
 /// The model that the device serves.
 const MODEL: &str = "digits";
-/// The device's kind, as `cargo xtask cross` has it.
-const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// Emulation is slow, and CI's machines are busy: twenty times what it takes on a quiet one.
 pub const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -93,13 +91,12 @@ const LONG: [(&str, Show); 5] = [
 /// The agent that goes onto the device.
 fn agent() -> anyhow::Result<PathBuf> {
     setup::program("qemu-system-aarch64", "qemu-system-arm")?;
-    setup::file(machine::FIRMWARE, "qemu-efi-aarch64")?;
+    setup::folder(Path::new(machine::FIRMWARE).parent().unwrap_or(Path::new("/")), "qemu-efi-aarch64")?;
     if let Some(agent) = std::env::var_os("MUSTER_DEVICE_AGENT") {
         return Ok(PathBuf::from(agent));
     }
     // The build is kept: where nothing changed this takes a moment.
-    shell::run(Command::new(shell::this_program()?).args(["cross", "--only-build", TARGET]))?;
-    Ok(shell::project().join("target/cross").join(TARGET).join("muster-agent"))
+    cross::built(Target::Aarch64Gnu)
 }
 
 /// The programs of this machine's side.

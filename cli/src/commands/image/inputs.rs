@@ -56,11 +56,7 @@ impl Entry {
             (Some(claim), _) => By::Claim(token(claim)?),
             (None, true) => {
                 let (_, context) = session.context()?;
-                By::Factory {
-                    root: context.pinned_root()?.digest,
-                    ca: context.ca_fingerprint,
-                    not_before_ms: now_ms(),
-                }
+                By::Factory { root: context.pinned_root()?.digest, ca: context.ca_fingerprint, not_before_ms: now_ms() }
             }
             (None, false) if self.url.is_none() && self.name.is_none() && self.labels.is_empty() => return Ok(None),
             (None, false) => {
