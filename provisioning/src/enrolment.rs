@@ -184,6 +184,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What is taken comes out as it went in; nothing ends the reader.
+        #[test]
+        fn any_text_is_taken_or_refused(text in "(url=https://[!-~]{0,20}\n|name=[a-z-]{0,9}\n|label=[ -~]{0,9}\n|\\PC{0,20}\n){0,6}") {
+            let text = format!("claim={}\n{text}", claim());
+            if let Ok(read) = Enrolment::parse(&text) {
+                proptest::prop_assert_eq!(Enrolment::parse(&read.to_string()), Ok(read));
+            }
+        }
+    }
+
     #[test]
     fn mistakes_name_their_line() {
         let check = |text: &str, says: &str| {

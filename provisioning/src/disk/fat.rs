@@ -3,7 +3,7 @@
 
 mod mend;
 
-use std::io::{self, Read, Seek, Write as _};
+use std::io::{self, Read, Write as _};
 
 use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, ReadWriteSeek, Time, TimeProvider};
 
@@ -29,7 +29,7 @@ impl TimeProvider for FirstDay {
 }
 
 /// Makes an empty file system of 32-bit FAT on all of `disk`.
-pub fn format(disk: &mut (impl ReadWriteSeek + Seek), label: &str, id: u32) -> io::Result<()> {
+pub fn format(disk: &mut impl ReadWriteSeek, label: &str, id: u32) -> io::Result<()> {
     let mut padded = [b' '; LABEL_BYTES];
     for (place, byte) in padded.iter_mut().zip(label.bytes()) {
         *place = byte;
@@ -41,13 +41,13 @@ pub fn format(disk: &mut (impl ReadWriteSeek + Seek), label: &str, id: u32) -> i
 }
 
 /// Opens the file system on all of `disk`.
-pub fn open<D: ReadWriteSeek + Seek>(mut disk: D) -> io::Result<FileSystem<D>> {
+pub fn open<D: ReadWriteSeek>(mut disk: D) -> io::Result<FileSystem<D>> {
     disk.rewind()?;
     FileSystem::new(disk, FsOptions::new().time_provider(&FirstDay))
 }
 
 /// Opens the file system on all of `disk`, changes it, and leaves it as a checker likes it.
-pub fn change<D: ReadWriteSeek + Seek>(
+pub fn change<D: ReadWriteSeek>(
     disk: &mut D,
     change: impl FnOnce(&FileSystem<&mut D>) -> io::Result<()>,
 ) -> io::Result<()> {

@@ -242,6 +242,24 @@ mod tests {
         assert!(matches!(read(&mut io::Cursor::new(disk)), Err(TableError::Beyond { number: 2, .. })));
     }
 
+    proptest::proptest! {
+        /// Whatever stands in a table: partitions inside the disk, or an error.
+        #[test]
+        fn a_changed_table_ends_nothing(changes in proptest::collection::vec((0usize..2048, 0u8..), 1..8), old: bool) {
+            let mut disk = made(6200 + 34 + 2048);
+            if old {
+                disk[450] = 0x83;
+            }
+            for (at, byte) in changes {
+                disk[at] = byte;
+            }
+            let length = disk.len() as u64;
+            for partition in read(&mut io::Cursor::new(disk)).map(|(_, found)| found).unwrap_or_default() {
+                proptest::prop_assert!(partition.start + partition.bytes <= length);
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_disk_is_said() {
         assert!(matches!(read(&mut io::Cursor::new(vec![0; 4096])), Err(TableError::None)));
