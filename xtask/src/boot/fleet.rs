@@ -152,12 +152,15 @@ impl Fleet {
         let entries = fat::names(&system, "loader/entries")?;
         ensure!(entries == ["muster-a.conf"], "the boot menu has {entries:?}");
         ensure!(fat::get(&system, enrolment::PATH)?.is_none(), "the spent claim still lies on the disk");
-        // A copy: the check replays the journal.
+        // A copy of the partition alone: the check replays the journal first, as the device would.
         let copied = disk.with_extension("checked");
-        copy(disk, &copied)?;
-        let device = format!("{}?offset={}", copied.display(), data.start);
-        output(Command::new("/usr/sbin/e2fsck").args(["-p", "-E", "journal_only", &device]))
-            .and_then(|_| output(Command::new("/usr/sbin/e2fsck").args(["-f", "-n", &device])))
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", disk.display())).arg(format!("of={}", copied.display()));
+        dd.args([&format!("skip={}", data.start), &format!("count={}", data.bytes)]);
+        output(dd.args(["bs=1M", "iflag=skip_bytes,count_bytes", "conv=sparse", "status=none"]))?;
+        let check = |arguments: &[&str]| output(Command::new("/usr/sbin/e2fsck").args(arguments).arg(&copied));
+        check(&["-p", "-E", "journal_only"])
+            .and_then(|_| check(&["-f", "-n"]))
             .context("the file system for data is damaged")?;
         Ok(fs::remove_file(copied)?)
     }
