@@ -30,6 +30,10 @@ pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
         machine.run_until(Duration::from_secs_f64(moment))?;
         let last = machine.console()?.lines().rfind(|line| line.contains("muster:")).unwrap_or("nothing").to_owned();
         machine.cut()?;
+        let enrolled = fleet.world.devices()?.iter().any(|told| told["id"] == device);
+        if enrolled {
+            fleet.until_gone(&device)?;
+        }
         let mut machine = Machine::start(&disk, &fleet.log(&device))?;
         let converged = back(fleet, &device, &mut machine);
         converged.with_context(|| format!("switched off {moment:.1} s after power-on, when it had said: {last}"))?;
@@ -76,7 +80,7 @@ pub fn fetch(fleet: &mut Fleet) -> anyhow::Result<String> {
         wish(&fleet, version)?;
         fleet.until(&format!("version {version} to be on its way"), &mut machine, |world| {
             let slot = world.slot(device, MODEL)?;
-            let moves = slot["phase"] != "serving" || slot["running"]["version"] == version;
+            let moves = slot["phase"] == "fetching" || slot["running"]["version"] == version;
             Ok(moves.then_some(()))
         })?;
         let moment = machine.seconds() + whole * f64::from(cut) / f64::from(CUTS);
@@ -84,6 +88,7 @@ pub fn fetch(fleet: &mut Fleet) -> anyhow::Result<String> {
         let phase = fleet.world.slot(device, MODEL)?["phase"].to_string();
         on_its_way += u32::from(phase.contains("fetching"));
         machine.cut()?;
+        fleet.until_gone(device)?;
         machine = Machine::start(&disk, &fleet.log(device))?;
         let serves = fleet.until_serves(device, MODEL, u64::from(version), &mut machine);
         serves.with_context(|| format!("switched off when version {version} was in phase {phase}"))?;

@@ -115,12 +115,24 @@ impl Fleet {
         })
     }
 
-    /// Waits until a device serves a version.
+    /// Waits until a connected device serves a version.
     pub fn until_serves(&mut self, device: &str, model: &str, version: u64, on: &mut Machine) -> anyhow::Result<()> {
         self.until(&format!("{device} to serve {model} {version}"), on, |world| {
-            let slot = world.slot(device, model)?;
-            let serves = matches!(slot["phase"].as_str(), Some("serving" | "probation"));
-            Ok((serves && slot["running"]["version"] == version).then_some(()))
+            let told = world.device(device)?;
+            let slots = told["slots"].as_array().into_iter().flatten();
+            let serves = |slot: &&Value| {
+                let phase = matches!(slot["phase"].as_str(), Some("serving" | "probation"));
+                slot["deployment"] == model && phase && slot["running"]["version"] == version
+            };
+            Ok((told["connected"] == true && slots.filter(serves).count() == 1).then_some(()))
+        })
+    }
+
+    /// Waits until the control plane knows that a device is gone: what it says afterwards is new.
+    pub fn until_gone(&mut self, device: &str) -> anyhow::Result<()> {
+        until(&format!("{device} to be gone"), DEADLINE, || {
+            self.world.check_plane()?;
+            Ok((self.world.device(device)?["connected"] == false).then_some(()))
         })
     }
 

@@ -18,6 +18,7 @@ pub fn broken(fleet: &mut Fleet) -> anyhow::Result<String> {
     fleet.until_connected(device, &mut machine)?;
     machine.until("slot a to be proven", |console| console.contains("slot a is proven"))?;
     machine.cut()?;
+    fleet.until_gone(device)?;
 
     // As an update would, with a system that finds nothing to run.
     let options = ["console=ttyAMA0".to_owned(), "rdinit=/broken".to_owned(), "root=none".to_owned()];
