@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
-use muster_provisioning::disk::cpio::Tree;
+use anyhow::ensure;
 use muster_provisioning::disk::table::{END_SECTORS, FIRST_SECTOR, Kind, Planned};
 use muster_provisioning::disk::{SECTOR, Window, fat, table};
 use muster_provisioning::image::apt::{self, Wanted};

@@ -66,7 +66,7 @@ impl Entry {
         };
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => session.context()?.1.url.parse().attempt(|| "cannot give your context's address to a device")?,
+            None => session.context()?.1.url.parse::<Url>().attempt(|| "cannot give your context's address to a device")?,
         };
         Ok(Some(Enrolment { url, by, name: self.name.clone(), labels: self.labels.iter().cloned().collect() }))
     }
@@ -77,7 +77,7 @@ fn token(text: &str) -> Result<ClaimToken> {
         Some(path) => self::text(Path::new(path))?,
         None => text.to_owned(),
     };
-    text.parse().attempt(|| "cannot use the claim")
+    text.parse::<ClaimToken>().attempt(|| "cannot use the claim")
 }
 
 /// A text that a person wrote.
