@@ -11,7 +11,7 @@ use muster_shared::id::LabelText;
 
 use crate::commands::claim::label;
 use crate::context::Session;
-use crate::error::{Attempt as _, Failure, Result};
+use crate::error::{Attempt as _, Failure, Result, warn};
 use crate::files;
 use crate::output::now_ms;
 
@@ -66,8 +66,16 @@ impl Entry {
         };
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => session.context()?.1.url.parse::<Url>().attempt(|| "cannot give your context's address to a device")?,
+            None => {
+                session.context()?.1.url.parse::<Url>().attempt(|| "cannot give your context's address to a device")?
+            }
         };
+        if ["://127.", "://localhost", "://[::1]"].iter().any(|own| url.as_str().contains(own)) {
+            warn(format_args!(
+                "{} leads a device to itself; give --url with an address that it can reach",
+                url.as_str()
+            ));
+        }
         Ok(Some(Enrolment { url, by, name: self.name.clone(), labels: self.labels.iter().cloned().collect() }))
     }
 }
