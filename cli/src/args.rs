@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login,
-    pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, image, inspect, keys,
+    login, pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -65,6 +65,8 @@ enum Command {
     Push(push::Args),
     /// Sign, check, upload and show releases of the agent
     Release(release::Args),
+    /// Make a device's image, or put the agent into one that you have
+    Image(image::Args),
     /// Create or change deployments from YAML
     Apply(apply::Args),
     /// List things
@@ -111,6 +113,7 @@ impl Cli {
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
             Command::Release(args) => release::run(args, &session).await,
+            Command::Image(args) => image::run(args, &session),
             Command::Apply(args) => apply::run(args, &session).await,
             Command::Get(args) => get::run(args, &session).await,
             Command::Describe(args) => describe::run(args, &session).await,

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bench;
+mod boot;
 mod build;
 mod cache;
 mod clients;
@@ -54,6 +55,8 @@ enum Command {
     Release(release::Options),
     /// Play the line that installs and enrols on clean Debian systems
     Installer(installer::Options),
+    /// Build an image, start a machine from it in an emulator, and ask the model that it serves
+    Boot(boot::Options),
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Cross(options) => cross::run(&options),
         Command::Release(options) => release::run(&options),
         Command::Installer(options) => installer::run(&options),
+        Command::Boot(options) => boot::run(&options),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

@@ -16,6 +16,8 @@ pub mod pack;
 pub mod push;
 pub mod release;
 
+pub mod image;
+
 pub mod apply;
 pub mod delete;
 pub mod describe;

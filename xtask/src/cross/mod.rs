@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use self::compile::Built;
 pub use self::compile::FEATURES;
+pub use self::debian::mirror;
 pub use self::elf::needed_glibc;
 use self::report::{Goal, Report};
 use self::target::GLIBC_MAX;
