@@ -1,0 +1,5 @@
+//! How the agent comes onto machines: images, flashing, enrolment files, packages.
+
+pub mod enrolment;
+pub mod flash;
+pub mod labels;
