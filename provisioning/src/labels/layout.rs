@@ -47,6 +47,9 @@ const LEADING: f32 = 1.15;
 /// What people can read.
 const SIZE_MIN: f32 = 1.2;
 const SIZE_MAX: f32 = 6.0;
+const SIZE_STEP: f32 = 0.1;
+/// A name stays on fewer lines unless that makes its letters smaller than this part of what they could be.
+const WHOLE: f32 = 0.6;
 /// Smaller lines, against the name.
 const SMALLER: f32 = 0.7;
 /// Lines of which the name takes at most.
@@ -118,25 +121,14 @@ fn dark(code: &QrCode, left: f32, top: f32, module: f32) -> Vec<Mark> {
 /// Name and smaller lines, as large as they fit; what does not fit even small is left out.
 fn words(label: &Label, x: f32, width: f32, height: f32) -> Vec<Mark> {
     let room = height - 2.0 * PADDING;
-    let in_lines = |size: f32, text: &str| {
-        let letters = (width / (size * LETTER_WIDTH)) as usize;
-        wrapped(text, letters.max(1))
-    };
-    let mut size = SIZE_MAX;
-    let (name, smaller) = loop {
-        let name = in_lines(size, label.name.as_str());
-        let small = (size * SMALLER).max(SIZE_MIN);
-        let smaller: Vec<String> = label.lines.iter().flat_map(|line| in_lines(small, &printable(line))).collect();
-        let all = (name.len() as f32 * size + smaller.len() as f32 * small) * LEADING;
-        if (name.len() <= NAME_LINES_MAX && all <= room) || size <= SIZE_MIN {
-            break (name, smaller);
-        }
-        size = (size - 0.1).max(SIZE_MIN);
-    };
-    let small = (size * SMALLER).max(SIZE_MIN);
-    let lines = name.into_iter().map(|text| (size, text)).chain(smaller.into_iter().map(|text| (small, text)));
+    // For each number of lines of the name, the largest letters; parting it must make them much larger.
+    let options: Vec<(f32, Vec<(f32, String)>)> =
+        (1..=NAME_LINES_MAX).filter_map(|lines| largest(label, width, room, lines)).collect();
+    let best = options.iter().map(|(size, _)| *size).fold(0.0, f32::max);
+    let chosen = options.into_iter().find(|(size, _)| *size >= best * WHOLE).map(|(_, lines)| lines);
+    let lines = chosen.unwrap_or_else(|| set(label, width, SIZE_MIN).1);
     let mut below = 0.0;
-    let fitting = lines.map_while(|(size, text)| {
+    let fitting = lines.into_iter().map_while(|(size, text)| {
         below += size * LEADING;
         (below <= room).then_some((below, size, text))
     });
@@ -146,6 +138,29 @@ fn words(label: &Label, x: f32, width: f32, height: f32) -> Vec<Mark> {
     // Letters reach a fifth of their height below the base line.
     let mark = |(below, size, text)| Mark::Text { x, y: top + below - size * 0.25, size, text };
     fitting.into_iter().map(mark).collect()
+}
+
+/// The largest letters with which all fits and the name has no more lines than so many.
+fn largest(label: &Label, width: f32, room: f32, name_lines: usize) -> Option<(f32, Vec<(f32, String)>)> {
+    let steps = ((SIZE_MAX - SIZE_MIN) / SIZE_STEP) as usize;
+    (0..=steps).map(|step| SIZE_MAX - step as f32 * SIZE_STEP).find_map(|size| {
+        let (lines, all) = set(label, width, size);
+        let needed: f32 = all.iter().map(|(size, _)| size * LEADING).sum();
+        (lines <= name_lines && needed <= room).then_some((size, all))
+    })
+}
+
+/// All lines in letters of this size: how many of them are the name's, and the lines with their sizes.
+fn set(label: &Label, width: f32, size: f32) -> (usize, Vec<(f32, String)>) {
+    let small = (size * SMALLER).max(SIZE_MIN);
+    let in_lines = |size: f32, text: &str| {
+        let letters = (width / (size * LETTER_WIDTH)) as usize;
+        wrapped(text, letters.max(1)).into_iter().map(move |line| (size, line))
+    };
+    let name: Vec<_> = in_lines(size, label.name.as_str()).collect();
+    let count = name.len();
+    let smaller = label.lines.iter().flat_map(|line| in_lines(small, &printable(line)).collect::<Vec<_>>());
+    (count, name.into_iter().chain(smaller).collect())
 }
 
 /// Lines of at most so many letters, parted after a hyphen where there is one in the last half.
