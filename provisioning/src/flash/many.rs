@@ -42,7 +42,8 @@ pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize,
                 card::write(&mut *medium, &job, next, stop, |stage, done| told(number, stage, done))
             }));
         }
-        let source = hand_out(image, feeds, stop).err();
+        // Who stops it makes the reading fail, too.
+        let source = hand_out(image, feeds, stop).err().filter(|_| !stop.is_asked());
         let fault = |_| Err((CardError::Fault, Left::Erased));
         let cards = writers.into_iter().map(|writer| writer.join().unwrap_or_else(fault)).collect();
         Outcome { cards, source }
@@ -51,7 +52,7 @@ pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize,
 
 /// Reads the image and gives every piece to every card that still takes it.
 fn hand_out(image: &Image, mut feeds: Vec<SyncSender<Feed>>, stop: &Stop) -> Result<(), SourceError> {
-    let mut pieces = image.pieces()?;
+    let mut pieces = image.pieces(stop)?;
     while !feeds.is_empty() && !stop.is_asked() {
         let next = pieces.read()?.map(Arc::new);
         let is_last = next.is_none();

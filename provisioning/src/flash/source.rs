@@ -5,11 +5,14 @@
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek as _, SeekFrom};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use muster_shared::Digest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sha2::{Digest as _, Sha256};
 
+use super::Stop;
 use super::aligned::Aligned;
 use super::bmap::Bmap;
 
@@ -142,7 +145,7 @@ impl Image {
                 written: None,
             });
         }
-        let mut opened = open(&self.path)?;
+        let mut opened = open(&self.path, &Stop::default())?;
         let mapped = self.bmap.as_ref().map(|bmap| (bmap.image_bytes, bmap.mapped_bytes()));
         let (bytes, written) = match (mapped, opened.raw_bytes) {
             // The map's checksums are looked at while it is written.
@@ -167,9 +170,9 @@ impl Image {
         Ok(Looked { packing: opened.packing, bytes: Some(bytes), written: Some(written) })
     }
 
-    /// Its pieces, in order.
-    pub fn pieces(&self) -> Result<Pieces, SourceError> {
-        let opened = open(&self.path)?;
+    /// Its pieces, in order. A wish to stop ends the waiting for a pipe that gives nothing.
+    pub fn pieces(&self, stop: &Stop) -> Result<Pieces, SourceError> {
+        let opened = open(&self.path, stop)?;
         Ok(Pieces {
             path: self.path.clone(),
             ranges: self.bmap.as_ref().map(|bmap| bmap.ranges.clone()),
@@ -197,11 +200,41 @@ struct Opened {
     raw_bytes: Option<u64>,
 }
 
-fn open(path: &Path) -> Result<Opened, SourceError> {
+/// A pipe that may give nothing for a long time: who waits for it can still be stopped.
+struct Pipe<T> {
+    pipe: T,
+    stop: Stop,
+}
+
+/// How often a wish to stop is looked for.
+const LOOK_PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+impl<T: Read + AsFd> Read for Pipe<T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.stop.is_asked() {
+                return Err(io::Error::other("stopped"));
+            }
+            let ready = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&LOOK_PERIOD));
+            match ready {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.pipe.read(into),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn open(path: &Path, stop: &Stop) -> Result<Opened, SourceError> {
     let failed = |source| SourceError::Read { path: path.to_owned(), source };
+    let stop = stop.clone();
     let mut file: Box<dyn Read + Send> = match path {
-        path if path == Path::new("-") => Box::new(io::stdin()),
-        path => Box::new(File::open(path).map_err(failed)?),
+        // Without the buffer of the standard input, which poll knows nothing of.
+        path if path == Path::new("-") => {
+            let pipe = io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
+            Box::new(Pipe { pipe, stop })
+        }
+        path => Box::new(Pipe { pipe: File::open(path).map_err(failed)?, stop }),
     };
     let mut first = Vec::new();
     file.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut first).map_err(failed)?;

@@ -50,7 +50,7 @@ fn written(bytes: &[u8], bmap: Option<&str>) -> Written {
 
 fn all(image: &Image, length: usize) -> Result<Vec<u8>, SourceError> {
     let mut whole = vec![0; length];
-    let mut pieces = image.pieces()?;
+    let mut pieces = image.pieces(&Stop::default())?;
     while let Some(piece) = pieces.read()? {
         assert_eq!(piece.digest, Digest::of(&*piece.bytes));
         assert!(piece.at / PIECE_BYTES == (piece.at + piece.bytes.len() as u64 - 1) / PIECE_BYTES);
@@ -138,6 +138,18 @@ fn a_map_leaves_out_what_it_does_not_name_and_holds_the_rest_to_its_sums() {
     }
 }
 
+#[test]
+fn a_pipe_that_gives_nothing_does_not_keep_who_stops() {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    writer.write_all(&[7; 100]).expect("writes");
+    let stop = Stop::default();
+    let mut pipe = Pipe { pipe: reader, stop: stop.clone() };
+    let mut some = [0; 100];
+    pipe.read_exact(&mut some).expect("reads");
+    stop.ask();
+    assert_eq!(pipe.read(&mut some).map_err(|error| error.to_string()), Err("stopped".to_owned()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
@@ -149,7 +161,7 @@ proptest! {
         for bytes in [broken, [magics[magic], &bytes].concat()] {
             let file = written(&bytes, None);
             let _ = file.image.look(1 << 20, go_on);
-            if let Ok(mut pieces) = file.image.pieces() {
+            if let Ok(mut pieces) = file.image.pieces(&Stop::default()) {
                 for _ in 0..3 {
                     let _ = pieces.read();
                 }
