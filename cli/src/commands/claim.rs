@@ -1,6 +1,7 @@
 //! `muster claim`: tokens by which devices enrol, and the factory list. The server gives a token's id and
 //! secret; what the device is to believe in comes from what is pinned here, never from the server.
 
+mod bulk;
 pub mod factory;
 
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Make a claim and print its token
-    New(New),
+    New(Box<New>),
     /// List the claims
     List {
         /// How to print
@@ -70,9 +71,11 @@ struct New {
     /// Let no device in before `muster approve DEVICE`
     #[arg(long)]
     needs_approval: bool,
-    /// Write the token to a file that only you can read
+    /// Write the token to a file that only you can read; of many devices: the folder for claims and labels
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    many: bulk::Many,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -94,6 +97,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         Command::Revoke { id } => return revoke(&id, session).await,
         Command::Factory(command) => return factory::run(command, session).await,
     };
+    if new.many.is_asked() {
+        return bulk::run(&new, session).await;
+    }
     let (_, context) = session.context()?;
     // Without a root no device could believe anything: said before anything is made.
     let root = context.pinned_root()?;
@@ -101,13 +107,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint("say for instance --ttl 1h"));
     }
-    let mut labels = Labels::from_iter(new.labels.clone());
-    if let Some(site) = &new.site {
-        let key = SITE_LABEL.parse::<LabelText>().attempt(|| "cannot name the site")?;
-        if labels.insert(key, site.clone()).is_some_and(|other| other != *site) {
-            return Err(Failure::new("the claim names two sites").hint("give --site or --label site=…, not both"));
-        }
-    }
+    let labels = labels(&new)?;
     let asked = NewClaim {
         uses: new.uses,
         ttl_seconds: seconds,
@@ -127,6 +127,18 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         issued_ms,
     };
     tell(&new, &context, &claim, &token.to_string())
+}
+
+/// The labels that the flags name.
+fn labels(new: &New) -> Result<Labels> {
+    let mut labels = Labels::from_iter(new.labels.clone());
+    if let Some(site) = &new.site {
+        let key = SITE_LABEL.parse::<LabelText>().attempt(|| "cannot name the site")?;
+        if labels.insert(key, site.clone()).is_some_and(|other| other != *site) {
+            return Err(Failure::new("the claim names two sites").hint("give --site or --label site=…, not both"));
+        }
+    }
+    Ok(labels)
 }
 
 async fn revoke(id: &str, session: &Session) -> Result<()> {
