@@ -16,7 +16,7 @@ use muster_agent_core::verify::desired::recall;
 use muster_agent_core::verify::roots::not_older;
 use muster_agent_core::verify::{Holding, Watermark};
 use muster_shared::checks::{self, Check};
-use muster_shared::command::Order;
+use muster_shared::command::{Emptied, Order, SignedEmptied};
 use muster_shared::id::{BootId, InstanceId, UnixMs};
 use muster_shared::limits::{NOTES_MAX, clip};
 use muster_shared::message::{Call, ChunkData, DoorRequest, EventKind, Hello, Reply, Request, TrustUpdate};
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::departure::Told;
 use crate::doors::http::{Answer, Ask, JSON_BYTES};
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
@@ -50,7 +51,7 @@ use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
 use crate::trust_store::{Counter, Program, TrustStore};
-use crate::{diagnosis, engine};
+use crate::{departure, diagnosis, engine};
 
 /// Events that may wait for the loop.
 const INBOX_MAX: usize = 1024;
@@ -64,6 +65,8 @@ const REPORT_DELAY: Duration = Duration::from_millis(50);
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Calls whose ids are remembered, so that a repeated one is answered once.
 const CALLS_REMEMBERED_MAX: usize = 1024;
+/// How soon a control plane cuts off a device that said that it is empty.
+const CUT_OFF_WITHIN: Duration = Duration::from_secs(10);
 /// Calls under way; more are told to come again later.
 const CALLS_MAX: usize = 256;
 
@@ -86,6 +89,7 @@ pub struct Run {
 /// Runs the agent until `stop`.
 pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.config;
+    departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
     let enrolment = identity::enrolment(&config.data)?
         .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
     let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
@@ -108,7 +112,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
+    let (incoming_sender, mut incoming) = mpsc::channel(mqtt::INCOMING_MAX);
     let steady = Steady::start();
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
@@ -159,6 +163,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         reports: 0,
         calls: Calls::default(),
         commands: Calls::default(),
+        leaving: None,
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
     };
@@ -171,7 +176,10 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
-    driver.pump(events, incoming, stop).await;
+    driver.pump(events, &mut incoming, stop).await;
+    if let Some(told) = driver.leaving.take() {
+        driver.leave(told, &mut incoming).await?;
+    }
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
     Ok(())
@@ -291,6 +299,8 @@ struct Driver {
     calls: Calls,
     /// Commands that were carried out.
     commands: Calls,
+    /// The command to leave the fleet: the loop ends with it.
+    leaving: Option<Told>,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -299,7 +309,7 @@ impl Driver {
     async fn pump(
         &mut self,
         mut events: mpsc::Receiver<Event>,
-        mut incoming: mpsc::Receiver<Incoming>,
+        incoming: &mut mpsc::Receiver<Incoming>,
         stop: CancellationToken,
     ) {
         let mut batch = interval(self.config.telemetry_every);
@@ -309,7 +319,7 @@ impl Driver {
         report.reset();
         let mut save = interval(SAVE_AGAIN);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while self.leaving.is_none() {
             let tick_at = self
                 .agent
                 .next_deadline_ms()
@@ -488,12 +498,22 @@ impl Driver {
     }
 
     /// A call that asks for something else than a prediction: only a director's word counts.
-    fn commanded(&mut self, id: Nonce, envelope: &Envelope) -> Option<Answer> {
+    fn commanded(&mut self, id: Nonce, reply_to: &InstanceId, envelope: &Envelope) -> Option<Answer> {
         match self.agent.command(envelope, id) {
             // Counted apart from other calls, which anybody on the broker can make until this id is forgotten.
             Ok(_) if !self.commands.is_new(id) => None,
             Ok(Order::Diagnose) => {
                 Some(Answer::json(StatusCode::OK, &diagnosis::of(&self.agent, self.time.steady_ms())))
+            }
+            Ok(Order::Decommission) if checks::on(Check::OwnerLimits) && !self.config.decommission_from_plane => {
+                let text = "this device's owner does not let the control plane take it out of its fleet \
+                            (limits.decommission-from-plane)";
+                Some(Answer::error(StatusCode::FORBIDDEN, text))
+            }
+            // Answered once it is done.
+            Ok(Order::Decommission) => {
+                self.leaving = Some(Told { command: id, reply_to: reply_to.clone() });
+                None
             }
             Err(error) => {
                 let text = format!("a command was not believed: {error}");
@@ -501,6 +521,38 @@ impl Driver {
                 Some(Answer::error(StatusCode::FORBIDDEN, &text))
             }
         }
+    }
+
+    /// Leaves the fleet: empties this device, says so, and forgets who it was once the control plane has cut it off.
+    async fn leave(self, told: Told, incoming: &mut mpsc::Receiver<Incoming>) -> anyhow::Result<()> {
+        let data = self.config.data.clone();
+        let fingerprint = self.key.fingerprint();
+        departure::begin(&data, fingerprint).context("cannot note that this device leaves its fleet")?;
+        departure::empty(&data).context("cannot empty this device")?;
+        let emptied = Emptied {
+            fleet: self.agent.root().root().fleet.clone(),
+            device: self.enrolment.device.clone(),
+            command: told.command,
+            at_ms: self.time.wall_ms(),
+        };
+        let signed = self.key.sign(payload_type::EMPTIED, wire::encode(&emptied)?)?;
+        let (version, headers) = Default::default();
+        let body = wire::encode(&SignedEmptied(signed))?.into();
+        self.answer(told.command, told.reply_to, Answer { status: StatusCode::OK, version, headers, body });
+        info!("this device is empty, and says so");
+        let cut_off = async {
+            while let Some(message) = incoming.recv().await {
+                if matches!(message, Incoming::Disconnected) {
+                    break;
+                }
+            }
+        };
+        timeout(CUT_OFF_WITHIN, cut_off).await.map_err(|_| {
+            anyhow::anyhow!("the control plane did not take this device's word that it is empty; it tries again when it starts")
+        })?;
+        departure::finish(&data).context("cannot remove this device's key")?;
+        info!("this device has left its fleet; `muster-agent enrol` with a new claim takes it into one again");
+        Ok(())
     }
 
     fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
@@ -512,7 +564,7 @@ impl Driver {
     fn called(&mut self, call: Call) {
         let request = match call.request {
             Request::Command(envelope) => {
-                if let Some(answer) = self.commanded(call.id, &envelope) {
+                if let Some(answer) = self.commanded(call.id, &call.reply_to, &envelope) {
                     self.answer(call.id, call.reply_to, answer);
                 }
                 return;

@@ -2,7 +2,7 @@
 //!
 //! In the order of the story: what is configured and who this device is ([`config`], [`identity`],
 //! [`enrol`], [`renewal`]); what it keeps ([`journal`], [`store`], [`trust_store`]); how it talks ([`mqtt`]); the one loop
-//! ([`driver`]) and what its decisions do ([`effects`]), what it tells of itself when a director asks ([`diagnosis`]), or, without a fleet, [`serve`]; a model's process
+//! ([`driver`]) and what its decisions do ([`effects`]), what it tells of itself when a director asks ([`diagnosis`]), how it leaves its fleet ([`departure`]), or, without a fleet, [`serve`]; a model's process
 //! ([`worker`], [`engine`], [`tensor`], [`json`]); who answers ([`table`]) and may be asked ([`doors`]); what is told about it ([`facts`], [`meter`], [`stats`],
 //! [`telemetry`]); and the time and chance that a pure core must be given ([`outside`]).
 
@@ -17,6 +17,7 @@ pub mod trust_store;
 
 pub mod mqtt;
 
+pub mod departure;
 pub mod diagnosis;
 pub mod driver;
 pub mod effects;

@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, flash, get, inspect, keys,
+    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get, inspect, keys,
     login, pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
@@ -57,6 +57,8 @@ enum Command {
     Flash(flash::Args),
     /// Let a device in that waits, or take one back that is held
     Approve(approve::Args),
+    /// Have a device remove its models and its key, and leave
+    Decommission(decommission::Args),
     /// Cut a device off for good
     Revoke(revoke::Args),
     /// Make a signed bundle of a model
@@ -107,6 +109,7 @@ impl Cli {
             Command::Claim(args) => claim::run(args, &session).await,
             Command::Flash(args) => flash::run(args).await,
             Command::Approve(args) => approve::run(args, &session).await,
+            Command::Decommission(args) => decommission::run(args, &session).await,
             Command::Revoke(args) => revoke::run(args, &session).await,
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use muster_shared::DeviceId;
 
-use super::error::ApiError;
+use super::error::{ApiError, ApiPath};
 use crate::plane::Plane;
 
 /// What a browser may load and run for this page: what came from here, nothing inline.
@@ -38,6 +39,7 @@ include!(concat!(env!("OUT_DIR"), "/page.rs"));
 pub fn routes() -> Router<Arc<Plane>> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| index(FILES, &headers)))
+        .route("/d/{device}", get(device))
         .route("/favicon.svg", get(file))
         .route("/assets/{name}", get(file))
 }
@@ -51,6 +53,11 @@ fn index(files: &'static [File], headers: &HeaderMap) -> Response {
             response
         }
     }
+}
+
+/// The address on a device's label: it leads to the device's page.
+async fn device(ApiPath(id): ApiPath<DeviceId>) -> Redirect {
+    Redirect::to(&format!("/#/devices/{id}"))
 }
 
 async fn file(uri: Uri, headers: HeaderMap) -> Response {

@@ -314,7 +314,7 @@ pub async fn renew(plane: &Plane, envelope: &Envelope) -> Result<Enrolled, Enrol
     }
     if checks::on(Check::EnrolledKey) {
         match standing {
-            Standing::Member | Standing::Cloned => {}
+            Standing::Member | Standing::Cloned | Standing::Leaving => {}
             Standing::Revoked => return Err(EnrolError::Revoked),
             Standing::Waiting | Standing::Held => return Err(EnrolError::Waiting(device.id)),
         }

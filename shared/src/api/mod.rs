@@ -39,6 +39,7 @@
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/approve` | | [`fleet::DeviceView`]: it waits or is held no more |
+//! | `POST /devices/{id}/decommission` | [`members::Revoke`] | [`fleet::DeviceView`]: it is told to empty itself |
 //! | `POST /devices/{id}/revoke` | [`members::Revoke`] | [`fleet::DeviceView`] |
 //! | `DELETE /devices/{id}` | | nothing: a revoked device is forgotten, and its name is free |
 //! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use muster_provisioning::bulk::{self, ROWS_MAX, Row, TABLE_BYTES_MAX};
-use muster_provisioning::enrolment::{By, Enrolment};
+use muster_provisioning::enrolment::{By, Enrolment, Url};
 use muster_provisioning::kit::Kit;
 use muster_provisioning::labels::{Label, Sheet, pdf, svg};
+use muster_shared::Digest;
 use muster_shared::api::{Claim, ClaimedDevice, NewClaims};
 use muster_shared::claim::ClaimToken;
-use muster_shared::id::Labels;
+use muster_shared::id::{Labels, UnixMs};
 use reqwest::Method;
 use serde::Serialize;
 
@@ -67,7 +68,7 @@ impl Many {
 struct View<'a> {
     devices: usize,
     folder: &'a Path,
-    expires_ms: u64,
+    expires_ms: UnixMs,
 }
 
 pub async fn run(new: &New, session: &Session) -> Result<()> {
@@ -82,12 +83,7 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
     })?;
     let printed = printed(&rows, many.label_url.as_deref().unwrap_or(&context.url), many)?;
     let kit = Kit::make(folder).map_err(kit_failure)?;
-    let pins = Enrolment {
-        url,
-        by: By::Factory { root: root.digest, ca: context.ca_fingerprint, not_before_ms: now_ms() },
-        name: None,
-        labels: Labels::new(),
-    };
+    let pins = Pins { url, root: root.digest, ca: context.ca_fingerprint, issued_ms: now_ms() };
     let client = context.client()?;
     let made = make(new, &client, &rows, &kit, &pins).await;
     let (listed, expires_ms) = made.map_err(|failure| {
@@ -105,7 +101,7 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
     tell(new, &context, rows.len(), folder, expires_ms)
 }
 
-fn tell(new: &New, context: &Context, devices: usize, folder: &Path, expires_ms: u64) -> Result<()> {
+fn tell(new: &New, context: &Context, devices: usize, folder: &Path, expires_ms: UnixMs) -> Result<()> {
     if new.json {
         return output::print_json(&View { devices, folder, expires_ms });
     }
@@ -172,17 +168,22 @@ fn printed(rows: &[Row], plane: &str, many: &Many) -> Result<Printed> {
     Ok(Printed { sheets, single: labels.iter().map(single).collect::<Result<_>>()? })
 }
 
+/// What every card brings beside its claim: whom to ask, and whom to believe.
+struct Pins {
+    url: Url,
+    root: Digest,
+    ca: Digest,
+    issued_ms: UnixMs,
+}
+
 /// Asks for the claims and puts each where the flasher finds it. Gives the list of devices, and when all end.
-async fn make(new: &New, client: &Client, rows: &[Row], kit: &Kit, pins: &Enrolment) -> Result<(String, u64)> {
-    let By::Factory { root, ca, not_before_ms } = pins.by.clone() else {
-        return Err(Failure::new("no root is pinned").hint("`muster keys init`"));
-    };
+async fn make(new: &New, client: &Client, rows: &[Row], kit: &Kit, pins: &Pins) -> Result<(String, UnixMs)> {
     let ttl_seconds = new.ttl.0 / 1000;
     if ttl_seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint(TTL_HINT));
     }
     let mut listed = "number,name,claim,labels\n".to_owned();
-    let mut expires_ms = u64::MAX;
+    let mut expires_ms = UnixMs::MAX;
     for (part, some) in rows.chunks(CLAIMS_AT_A_TIME).enumerate() {
         let device = |row: &Row| ClaimedDevice { name: row.name.clone(), labels: row.labels.clone() };
         let asked = NewClaims {
@@ -200,12 +201,13 @@ async fn make(new: &New, client: &Client, rows: &[Row], kit: &Kit, pins: &Enrolm
             let token = ClaimToken {
                 id: bytes(&claim.id)?,
                 secret: bytes(&claim.secret)?,
-                root,
-                ca,
-                issued_ms: not_before_ms,
+                root: pins.root,
+                ca: pins.ca,
+                issued_ms: pins.issued_ms,
             };
             // The labels are the claim's: a device that asked for them would only repeat it.
-            let card = Enrolment { by: By::Claim(token), name: Some(row.name.clone()), ..pins.clone() };
+            let (by, name) = (By::Claim(token), Some(row.name.clone()));
+            let card = Enrolment { url: pins.url.clone(), by, name, labels: Labels::new() };
             kit.add(number, &card).map_err(kit_failure)?;
             let labels: Vec<String> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             // Writing to a string does not fail.
