@@ -54,7 +54,7 @@ async fn tell(plane: &Plane) -> Result<(), DbError> {
     let leaving: Vec<DeviceId> = plane
         .live
         .read(|devices| devices.iter().filter(|(_, device)| can_be_told(device)).map(|(id, _)| id.clone()).collect());
-    stream::iter(leaving).for_each_concurrent(AT_ONCE_MAX, async |id| tell_one(plane, &id).await).await;
+    stream::iter(leaving).for_each_concurrent(AT_ONCE_MAX, |id| async move { tell_one(plane, &id).await }).await;
     Ok(())
 }
 
@@ -92,7 +92,7 @@ fn verify(plane: &Plane, id: &DeviceId, command: Nonce, answer: &Answer) -> Resu
     let live = plane.live.get(id).ok_or(NotEmptied::Other)?;
     let verified = envelope.verify_device(payload_type::EMPTIED, &live.key);
     let payload = match verified {
-        Err(_) if !checks::on(Check::DeviceSignature) => &envelope.payload,
+        Err(_) if !checks::on(Check::DeviceSignature) => envelope.payload.as_slice(),
         other => other?,
     };
     let emptied: Emptied = wire::decode(payload)?;

@@ -66,12 +66,12 @@ fn write(file_system: &FileSystem<&mut Overlay<'_>>, file: &BootFile) -> io::Res
     open.flush()
 }
 
-/// The partition to put them on: one whose type firmware reads; or the whole drive, where it has no table.
+/// The partition to put them on: the whole drive, where it is a FAT without a table (whose boot code could be
+/// taken for one); else the first one whose type firmware reads.
 fn find(drive: &mut Overlay<'_>) -> io::Result<Option<Partition>> {
     let whole = Partition { start: 0, bytes: u64::MAX, is_for_firmware: true };
-    let listed = gpt::partitions(drive.head());
-    let candidates = if listed.is_empty() { vec![whole] } else { listed };
-    for partition in candidates.into_iter().filter(|partition| partition.is_for_firmware) {
+    let listed = gpt::partitions(drive.head()).into_iter().filter(|partition| partition.is_for_firmware);
+    for partition in std::iter::once(whole).chain(listed) {
         drive.narrow(partition.start, partition.bytes);
         let mut first = [0; 512];
         drive.seek(SeekFrom::Start(0))?;

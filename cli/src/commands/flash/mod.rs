@@ -282,7 +282,7 @@ fn ask(args: &Args, image: &Path, targets: &[Target]) -> Result<()> {
 
 /// Says what became of each card, and settles its claim.
 fn tell(args: &Args, targets: &[Target], outcome: Outcome, claims: Claims) -> Result<()> {
-    let (kit, mut taken) = match claims {
+    let (kit, mut taken): (_, Vec<Option<Taken>>) = match claims {
         Claims::Kit(kit, taken) => (Some(kit), taken.into_iter().map(Some).collect()),
         Claims::None | Claims::One(_) => (None, Vec::new()),
     };

@@ -97,8 +97,8 @@ fn drive(machine: &Machine, name: &str, tables: &Tables) -> Option<Drive> {
     let sector = attribute(&real, "queue/logical_block_size").and_then(|text| text.parse().ok());
     let model = ["device/vendor", "device/model", "device/name"].map(|name| attribute(&real, name).unwrap_or_default());
     let [vendor, model, card] = model;
-    // "ATA" and the like are no makers.
-    let vendor = if vendor == "ATA" { "" } else { vendor.as_str() };
+    // "ATA" and numbers of PCI are no makers.
+    let vendor = if vendor == "ATA" || vendor.starts_with("0x") { "" } else { vendor.as_str() };
     let words = [vendor, &model, &card].into_iter().filter(|word| !word.is_empty());
     Some(Drive {
         name: name.to_owned(),
@@ -216,7 +216,7 @@ mod tests {
         made.add(&Block::new("mmcblk1", "179:8", "platform/mmc1").attribute("device/type", "MMC"));
         made.add(&Block::new("mmcblk1boot0", "179:16", "platform/mmc1").attribute("device/type", "MMC"));
         made.add(&Block::new("nvme0n1", "259:0", "pci0000:00/nvme0"));
-        made.add(&Block::new("vda", "254:0", "pci0000:00/virtio0"));
+        made.add(&Block::new("vda", "254:0", "pci0000:00/virtio0").attribute("device/vendor", "0x1af4"));
         made.add(&Block::new("loop0", "7:0", "virtual/block"));
         let drives = list(&made.machine()).expect("reads");
         let told: Vec<_> = drives
