@@ -8,6 +8,7 @@ mod gateway;
 mod local_mqtt;
 mod membership;
 mod outages;
+mod provisioning;
 mod refusals;
 mod resilience;
 mod resume;

@@ -138,6 +138,13 @@ mod tests {
         assert_eq!(answer(&PAGE[1], &HeaderMap::new()).headers()[header::CACHE_CONTROL], FOR_EVER);
     }
 
+    #[tokio::test]
+    async fn a_label_leads_to_its_device() {
+        let response = device(ApiPath("edge-1".parse().expect("a name"))).await.into_response();
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        assert_eq!(response.headers()[header::LOCATION], "/#/devices/edge-1");
+    }
+
     #[test]
     fn a_plane_without_a_page_says_how_to_build_it() {
         let response = index(&[], &HeaderMap::new());
