@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get, inspect, keys,
-    login, pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get, image,
+    inspect, keys, login, pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -67,6 +67,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Upload a bundle to the control plane
     Push(push::Args),
+    /// Make a device's image, or put the agent into one that you have
+    Image(image::Args),
     /// Create or change deployments from YAML
     Apply(apply::Args),
     /// List things
@@ -114,6 +116,7 @@ impl Cli {
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
+            Command::Image(args) => image::run(args, &session),
             Command::Apply(args) => apply::run(args, &session).await,
             Command::Get(args) => get::run(args, &session).await,
             Command::Describe(args) => describe::run(args, &session).await,

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bench;
+mod boot;
 mod build;
 mod cache;
 mod clients;
@@ -44,6 +45,8 @@ enum Command {
         /// Only attacks whose names contain this
         filter: Option<String>,
     },
+    /// Build an image, start a machine from it in an emulator, and ask the model that it serves
+    Boot(boot::Options),
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::Clients => clients::check(),
         Command::Attacks { filter } => attacks::run(filter.as_deref()),
+        Command::Boot(options) => boot::run(&options),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

@@ -17,6 +17,11 @@ pub fn program(name: &str, package: &str) -> anyhow::Result<()> {
     if shell::exists(name) { Ok(()) } else { install(&format!("`{name}`"), &[package]) }
 }
 
+/// Makes sure that a file of a system package is there.
+pub fn file(path: &str, package: &str) -> anyhow::Result<()> {
+    if Path::new(path).exists() { Ok(()) } else { install(path, &[package]) }
+}
+
 fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {
     let list = packages.join(" ");
     let sudo = if user_is_root() { "" } else { "sudo " };

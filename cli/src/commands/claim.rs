@@ -185,7 +185,8 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn label(text: &str) -> Result<(LabelText, LabelText), String> {
+/// A label as it is typed.
+pub fn label(text: &str) -> Result<(LabelText, LabelText), String> {
     let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
     let part = |part: &str| part.parse::<LabelText>().map_err(|error| error.to_string());
     Ok((part(key)?, part(value)?))

@@ -17,6 +17,8 @@ pub mod inspect;
 pub mod pack;
 pub mod push;
 
+pub mod image;
+
 pub mod apply;
 pub mod delete;
 pub mod describe;

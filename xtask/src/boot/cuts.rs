@@ -1,0 +1,123 @@
+//! Power cuts: a machine that is switched off at any moment comes back and converges.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_world::Bundle;
+use muster_world::onnx::Graph;
+
+use super::fleet::Fleet;
+use super::machine::Machine;
+
+/// How many moments.
+const CUTS: u32 = 20;
+/// The firmware's share of a boot, in seconds: it writes nothing.
+const FIRMWARE_S: f64 = 6.0;
+/// What is fetched: long enough on its way that it can be cut, in bytes.
+const MODEL_BYTES: usize = 8 << 20;
+const MODEL: &str = "large";
+
+/// At twenty moments of the first boot, each on a disk of its own.
+pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
+    // How long it takes without a cut.
+    let whole = enrol(fleet, "uncut")?;
+    let mut slowest = 0f64;
+    for cut in 0..CUTS {
+        let device = format!("cut-{cut}");
+        let disk = fleet.new_disk(&device)?;
+        let moment = FIRMWARE_S + (whole - FIRMWARE_S) * (f64::from(cut) + 0.5) / f64::from(CUTS);
+        let mut machine = Machine::start(&disk, &fleet.log(&device))?;
+        machine.run_until(Duration::from_secs_f64(moment))?;
+        let last = machine.console()?.lines().rfind(|line| line.contains("muster:")).unwrap_or("nothing").to_owned();
+        machine.cut()?;
+        let mut machine = Machine::start(&disk, &fleet.log(&device))?;
+        let converged = back(fleet, &device, &mut machine);
+        converged.with_context(|| format!("switched off {moment:.1} s after power-on, when it had said: {last}"))?;
+        slowest = slowest.max(machine.seconds());
+        eprintln!("  {device}: off at {moment:.1} s ({}), back in {:.1} s", last.trim(), machine.seconds());
+        machine.cut()?;
+        fleet.check_disk(&disk).with_context(|| format!("switched off {moment:.1} s after power-on"))?;
+        std::fs::remove_file(&disk)?;
+    }
+    Ok(format!("{CUTS} cuts; back and proven after {slowest:.0} s at most"))
+}
+
+/// Waits until a device is connected and its system proven.
+fn back(fleet: &mut Fleet, device: &str, machine: &mut Machine) -> anyhow::Result<()> {
+    fleet.until_connected(device, machine)?;
+    machine.until("the system to be proven", |console| console.contains("is proven"))
+}
+
+/// A first boot without a cut; how long it took.
+fn enrol(fleet: &mut Fleet, device: &str) -> anyhow::Result<f64> {
+    let disk = fleet.new_disk(device)?;
+    let mut machine = Machine::start(&disk, &fleet.log(device))?;
+    back(fleet, device, &mut machine)?;
+    let seconds = machine.seconds();
+    machine.cut()?;
+    Ok(seconds)
+}
+
+/// At twenty moments of a fetch, on one disk that goes on: each time another version is on its way.
+pub fn fetch(fleet: &mut Fleet) -> anyhow::Result<String> {
+    let device = "fetcher";
+    // Alone: a device that fell silent is of no matter to the planner here.
+    let mut fleet = fleet.another()?;
+    let disk = fleet.new_disk(device)?;
+    let mut machine = Machine::start(&disk, &fleet.log(device))?;
+    back(&mut fleet, device, &mut machine)?;
+    let began = machine.seconds();
+    wish(&fleet, 1)?;
+    fleet.until_serves(device, MODEL, 1, &mut machine)?;
+    let whole = machine.seconds() - began;
+    let (mut slowest, mut on_its_way) = (0f64, 0);
+    for cut in 0..CUTS {
+        let version = cut + 2;
+        wish(&fleet, version)?;
+        fleet.until(&format!("version {version} to be on its way"), &mut machine, |world| {
+            let slot = world.slot(device, MODEL)?;
+            let moves = slot["phase"] != "serving" || slot["running"]["version"] == version;
+            Ok(moves.then_some(()))
+        })?;
+        let moment = machine.seconds() + whole * f64::from(cut) / f64::from(CUTS);
+        machine.run_until(Duration::from_secs_f64(moment))?;
+        let phase = fleet.world.slot(device, MODEL)?["phase"].to_string();
+        on_its_way += u32::from(phase.contains("fetching"));
+        machine.cut()?;
+        machine = Machine::start(&disk, &fleet.log(device))?;
+        let serves = fleet.until_serves(device, MODEL, u64::from(version), &mut machine);
+        serves.with_context(|| format!("switched off when version {version} was in phase {phase}"))?;
+        slowest = slowest.max(machine.seconds());
+        eprintln!("  version {version}: off in phase {phase}, serves {:.1} s after power-on", machine.seconds());
+    }
+    machine.cut()?;
+    fleet.check_disk(&disk)?;
+    Ok(format!("{CUTS} cuts, {on_its_way} of them while it was fetched; it serves after {slowest:.0} s at most"))
+}
+
+/// Packs, signs, pushes and deploys a version.
+fn wish(fleet: &Fleet, version: u32) -> anyhow::Result<()> {
+    let onnx = fleet.world.folder().join("large.onnx");
+    std::fs::write(&onnx, noise(version))?;
+    fleet.world.publish(&Bundle { model: MODEL.to_owned(), version, onnx, golden: None })?;
+    fleet.world.deploy(MODEL, &version.to_string())
+}
+
+/// A model of noise, which cannot be packed: y = x + the largest of it.
+fn noise(version: u32) -> Vec<u8> {
+    let mut state = u64::from(version) << 32 | 0x9e37_79b9;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let values: Vec<f32> = (0..MODEL_BYTES / 4).map(|_| next()).collect();
+    Graph::default()
+        .constant("noise", &[values.len() as u64], &values)
+        .node("ReduceMax", &["noise"], "most")
+        .node("Add", &["x", "most"], "y")
+        .input("x", &[0, 4])
+        .output("y", &[0, 4])
+        .file()
+}

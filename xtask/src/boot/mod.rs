@@ -1,0 +1,139 @@
+//! `cargo xtask boot`: an image is built, written onto a disk that is a file, and started by UEFI from that disk
+//! alone, in a machine that QEMU plays. Its agent enrols with a control plane on loopback, pulls a signed model and
+//! answers through the gateway. `--long` also cuts the power, breaks a system and puts the agent into two stock
+//! systems.
+
+mod cuts;
+mod debian;
+mod fleet;
+mod machine;
+mod report;
+mod slots;
+mod stock;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use muster_world::Bundle;
+use muster_world::fixtures::{agrees, held_out};
+use muster_world::post;
+
+use self::fleet::Fleet;
+use self::machine::Machine;
+use self::report::Report;
+use crate::{build, setup, shell};
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// One boot, from an empty disk to a prediction (as without a flag)
+    #[arg(long, conflicts_with = "long")]
+    short: bool,
+    /// Power cuts, a system that does not boot, and stock systems, too: an hour and a half
+    #[arg(long)]
+    long: bool,
+    /// Only what has this in its name, of the long forms
+    #[arg(long, requires = "long", value_name = "TEXT")]
+    only: Option<String>,
+    /// Install missing system packages without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// The model that the device serves.
+const MODEL: &str = "digits";
+/// The device's agent, as `cargo xtask cross` leaves it.
+const AGENT: &str = "target/cross/aarch64-unknown-linux-gnu/muster-agent";
+/// Emulation is slow, and CI's machines are busy: twenty times what it takes on a quiet one.
+pub const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Runs it.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    // `--yes` is looked for where packages are installed; no flag means the short form.
+    let _ = (options.yes, options.short);
+    let mut report = Report::default();
+    let fleet = report.try_to("an image is built, twice the same", || Fleet::start(&agent()?));
+    let Some(mut fleet) = fleet else { return report.print() };
+    for (name, row) in fleet.told() {
+        report.figure(&name, row, "");
+    }
+    if let Some(seconds) = report.try_to("an empty disk becomes a device that answers", || first_boot(&mut fleet)) {
+        for (name, seconds) in seconds {
+            report.figure(&name, seconds, "since power-on, emulated");
+        }
+    }
+    if options.long {
+        let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+        for (name, show) in LONG {
+            if wanted(name) {
+                let began = Instant::now();
+                if let Some(note) = report.try_to(name, || show(&mut fleet)) {
+                    report.shown(name, began.elapsed(), &note);
+                }
+            }
+        }
+    }
+    report.print()
+}
+
+type Show = fn(&mut Fleet) -> anyhow::Result<String>;
+
+/// The long forms; each says what it saw.
+const LONG: [(&str, Show); 5] = [
+    ("a system that does not boot: the old one returns", slots::broken),
+    ("power cuts during the first boot", cuts::first_boot),
+    ("power cuts while a model is fetched", cuts::fetch),
+    ("stock Debian without cloud-init: patched, enrolled", stock::without_cloud_init),
+    ("stock Debian with cloud-init: patched, enrolled", stock::with_cloud_init),
+];
+
+/// The agent that goes onto the device.
+fn agent() -> anyhow::Result<PathBuf> {
+    setup::program("qemu-system-aarch64", "qemu-system-arm")?;
+    setup::file(machine::FIRMWARE, "qemu-efi-aarch64")?;
+    let agent = std::env::var_os("MUSTER_DEVICE_AGENT").map_or_else(|| shell::project().join(AGENT), PathBuf::from);
+    ensure!(
+        agent.exists(),
+        "there is no agent for a 64-bit ARM device at {}; `cargo xtask cross aarch64-unknown-linux-gnu` builds it",
+        agent.display()
+    );
+    Ok(agent)
+}
+
+/// The programs of this machine's side.
+fn programs() -> anyhow::Result<muster_world::Programs> {
+    match std::env::var_os("MUSTER_PROGRAMS") {
+        Some(folder) => Ok(muster_world::Programs::in_folder(&PathBuf::from(folder))),
+        None => build::programs(),
+    }
+}
+
+/// From an empty disk to a right prediction; when each step was reached, in seconds since power-on.
+fn first_boot(fleet: &mut Fleet) -> anyhow::Result<Vec<(String, f64)>> {
+    let device = "edge-1";
+    let disk = fleet.new_disk(device)?;
+    let mut machine = Machine::start(&disk, &fleet.log(device))?;
+    let mut steps = vec![];
+    machine.until("the system to be ready", |console| console.contains("muster: ready"))?;
+    steps.push(("first boot: disk prepared".to_owned(), machine.seconds()));
+    fleet.until_connected(device, &mut machine)?;
+    steps.push(("first boot: enrolled, connected".to_owned(), machine.seconds()));
+    machine.until("the system to be proven", |console| console.contains("slot a is proven"))?;
+    fleet.world.publish(&Bundle::fixture(MODEL, 1))?;
+    fleet.world.deploy(MODEL, "1")?;
+    fleet.until_serves(device, MODEL, 1, &mut machine)?;
+    steps.push(("first boot: model served".to_owned(), machine.seconds()));
+    let gateway = fleet.world.plane().gateway.clone();
+    let rows = held_out(MODEL, 1)?;
+    let body = serde_json::json!({ "instances": [rows.instances[0]] }).to_string();
+    let answer = post(&format!("{gateway}/v1/models/{MODEL}:predict"), &body)?;
+    let got = &answer.body["predictions"][0];
+    ensure!(agrees(&rows.predictions[0], got), "the gateway answered {} {}", answer.status, answer.body);
+    ensure!(answer.device.as_deref() == Some(device), "another device answered: {:?}", answer.device);
+    steps.push(("first boot: right prediction".to_owned(), machine.seconds()));
+    machine.cut()?;
+    fleet.check_disk(&disk).context("after the machine was switched off")?;
+    Ok(steps)
+}
