@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An image without a partition table: a FAT of 16 MiB, with noise in its free room.
 fn image() -> Vec<u8> {
     let mut fat = std::io::Cursor::new(vec![0; 16 * MIB]);
-    fatfs::format_volume(&mut fat, fatfs::FormatVolumeOptions::new()).expect("formats");
+    let options = fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat16);
+    fatfs::format_volume(&mut fat, options).expect("formats");
     let mut bytes = fat.into_inner();
     bytes[8 * MIB..12 * MIB].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 999) as u8);
     bytes

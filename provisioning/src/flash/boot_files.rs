@@ -1,11 +1,10 @@
 //! Puts files on the FAT partition that an image boots from: the claim by which a card enrols.
 
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use fatfs::{FileSystem, FsOptions};
-
-use super::gpt::{self, Partition};
 use super::overlay::Overlay;
+use crate::disk::fat;
+use crate::disk::table::{self, Kind, TableError};
 
 /// A file for the boot partition.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,42 +40,38 @@ pub enum BootFileError {
 
 /// Puts files on the first partition of firmware that is a FAT.
 pub fn put(drive: &mut Overlay<'_>, files: &[BootFile]) -> Result<(), BootFileError> {
-    let first = || files.first().map(|file| file.path.clone()).unwrap_or_default();
-    let found = find(drive).map_err(|source| BootFileError::Put { path: first(), source })?;
-    let partition = found.ok_or_else(|| BootFileError::NoPartition(first()))?;
-    drive.narrow(partition.start, partition.bytes);
+    let Some(first) = files.first() else { return Ok(()) };
     let failed = |path: &str, source| BootFileError::Put { path: path.to_owned(), source };
-    let options = FsOptions::new().update_accessed_date(false);
-    let file_system = FileSystem::new(drive, options).map_err(|source| failed(&first(), source))?;
-    for file in files {
-        write(&file_system, file).map_err(|source| failed(&file.path, source))?;
-    }
-    file_system.unmount().map_err(|source| failed(&first(), source))
+    let found = find(drive).map_err(|source| failed(&first.path, source))?;
+    let (start, bytes) = found.ok_or_else(|| BootFileError::NoPartition(first.path.clone()))?;
+    drive.narrow(start, bytes);
+    let mut path = first.path.as_str();
+    let changed = fat::change(drive, |system| {
+        files.iter().try_for_each(|file| {
+            path = &file.path;
+            fat::put(system, &file.path, &file.bytes)
+        })
+    });
+    changed.map_err(|source| failed(path, source))
 }
 
-fn write(file_system: &FileSystem<&mut Overlay<'_>>, file: &BootFile) -> io::Result<()> {
-    let mut folder = file_system.root_dir();
-    let (folders, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-    for part in folders.split('/').filter(|part| !part.is_empty()) {
-        folder = folder.create_dir(part)?;
-    }
-    let mut open = folder.create_file(name)?;
-    open.truncate()?;
-    open.write_all(&file.bytes)?;
-    open.flush()
-}
-
-/// The partition to put them on: the whole drive, where it is a FAT without a table (whose boot code could be
-/// taken for one); else the first one whose type firmware reads.
-fn find(drive: &mut Overlay<'_>) -> io::Result<Option<Partition>> {
-    let whole = Partition { start: 0, bytes: u64::MAX, is_for_firmware: true };
-    let listed = gpt::partitions(drive.head()).into_iter().filter(|partition| partition.is_for_firmware);
-    for partition in std::iter::once(whole).chain(listed) {
-        drive.narrow(partition.start, partition.bytes);
+/// Where to put them: the whole drive, where it is a FAT without a table (whose boot code could be taken for one);
+/// else the first partition that firmware, or any computer, reads.
+fn find(drive: &mut Overlay<'_>) -> io::Result<Option<(u64, u64)>> {
+    drive.narrow(0, u64::MAX);
+    let listed = match table::read(drive) {
+        Ok((_, partitions)) => partitions,
+        // Without a table there may still be a file system.
+        Err(TableError::None | TableError::Gpt(_)) => Vec::new(),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let listed = listed.iter().filter(|partition| matches!(partition.kind, Kind::Efi | Kind::Basic));
+    let places = std::iter::once((0, u64::MAX)).chain(listed.map(|partition| (partition.start, partition.bytes)));
+    for (start, bytes) in places {
+        drive.narrow(start, bytes);
         let mut first = [0; 512];
-        drive.seek(SeekFrom::Start(0))?;
         if drive.read_exact(&mut first).is_ok() && is_fat(&first, drive.seek(SeekFrom::End(0))?) {
-            return Ok(Some(partition));
+            return Ok(Some((start, bytes)));
         }
     }
     Ok(None)
@@ -105,7 +100,7 @@ fn is_fat(sector: &[u8; 512], partition_bytes: u64) -> bool {
 mod tests {
     use std::io::Cursor;
 
-    use fatfs::{FatType, FormatVolumeOptions};
+    use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
     use proptest::prelude::*;
 
     use super::super::aligned::Aligned;
@@ -119,7 +114,9 @@ mod tests {
     /// A FAT as a boot partition has it.
     fn fat(bytes: u64, kind: FatType) -> Vec<u8> {
         let mut memory = Cursor::new(vec![0; bytes as usize]);
-        fatfs::format_volume(&mut memory, FormatVolumeOptions::new().fat_type(kind)).expect("formats");
+        let cluster = if bytes < 16 << 20 { 512 } else { 1024 };
+        let options = FormatVolumeOptions::new().fat_type(kind).bytes_per_cluster(cluster);
+        fatfs::format_volume(&mut memory, options).expect("formats");
         memory.into_inner()
     }
 
@@ -154,7 +151,7 @@ mod tests {
     #[test]
     fn a_file_comes_onto_each_kind_of_fat_and_replaces_an_older_one() {
         let table = crate::flash::gpt::image(DRIVE, PIECE_BYTES)[..4096].to_vec();
-        for (kind, bytes) in [(FatType::Fat12, 2 << 20), (FatType::Fat16, 16 << 20), (FatType::Fat32, 40 << 20)] {
+        for (kind, bytes) in [(FatType::Fat16, 3 << 20), (FatType::Fat16, 16 << 20), (FatType::Fat32, 46 << 20)] {
             let mut drive = drive_with(PIECE_BYTES, &fat(bytes, kind), &table);
             for text in ["name=edge-1\nclaim=one\n".repeat(300), "short".to_owned()] {
                 let read = put_and_read(&mut drive, PIECE_BYTES, &claim(&text)).expect("puts");
@@ -175,9 +172,9 @@ mod tests {
             assert_eq!(refused.to_string(), text);
         }
         let full = put_and_read(
-            &mut drive_with(PIECE_BYTES, &fat(2 << 20, FatType::Fat12), &table),
+            &mut drive_with(PIECE_BYTES, &fat(3 << 20, FatType::Fat16), &table),
             PIECE_BYTES,
-            &claim(&"x".repeat(3 << 20)),
+            &claim(&"x".repeat(4 << 20)),
         );
         assert!(matches!(full, Err(BootFileError::Put { .. })), "{full:?}");
     }

@@ -92,55 +92,6 @@ pub fn sector_of(head: &[u8]) -> Option<u64> {
     [512_usize, 4096].iter().find(|sector| signed(sector)).map(|sector| *sector as u64)
 }
 
-/// A partition, as a table names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Partition {
-    /// In bytes.
-    pub start: u64,
-    /// In bytes.
-    pub bytes: u64,
-    /// Whether its type is one that file systems of firmware have.
-    pub is_for_firmware: bool,
-}
-
-/// EFI system partition, and Microsoft's basic data, as they lie on a drive.
-const FIRMWARE_TYPES: [[u8; 16]; 2] = [
-    [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b],
-    [0xa2, 0xa0, 0xd0, 0xeb, 0xe5, 0xb9, 0x33, 0x44, 0x87, 0xc0, 0x68, 0xb6, 0xb7, 0x26, 0x99, 0xc7],
-];
-/// FAT in its forms, and the EFI system partition.
-const FIRMWARE_KINDS: [u8; 7] = [0x01, 0x04, 0x06, 0x0b, 0x0c, 0x0e, 0xef];
-
-/// The partitions in a drive's head, GPT or MBR. What cannot be read is left out.
-pub fn partitions(head: &[u8]) -> Vec<Partition> {
-    if let Some(sector) = sector_of(head) {
-        let size = usize::try_from(sector).unwrap_or(512);
-        let header = &head[size..2 * size];
-        let step = usize::try_from(number32(header, 84)).unwrap_or(0);
-        let start = number64(header, 72).checked_mul(sector).and_then(|start| usize::try_from(start).ok());
-        let entries = start.and_then(|start| head.get(start..)).unwrap_or_default();
-        let count = usize::try_from(number32(header, 80)).unwrap_or(0).min(1024);
-        let chunks = if step < 128 { &[] } else { entries };
-        let used = chunks.chunks_exact(step.max(128)).take(count).filter(|entry| entry[..16] != [0; 16]);
-        return used
-            .filter_map(|entry| {
-                let (first, last) = (number64(entry, 32), number64(entry, 40));
-                let bytes = last.checked_sub(first)?.checked_add(1)?.checked_mul(sector)?;
-                let is_for_firmware = FIRMWARE_TYPES.iter().any(|kind| entry[..16] == *kind);
-                Some(Partition { start: first.checked_mul(sector)?, bytes, is_for_firmware })
-            })
-            .collect();
-    }
-    let Some(table) = head.get(446..512).filter(|table| table.ends_with(&[0x55, 0xaa])) else { return Vec::new() };
-    let entries = table.chunks_exact(16).take(4).filter(|entry| entry[4] != 0);
-    let read = |entry: &[u8]| Partition {
-        start: u64::from(number32(entry, 8)) * 512,
-        bytes: u64::from(number32(entry, 12)) * 512,
-        is_for_firmware: FIRMWARE_KINDS.contains(&entry[4]),
-    };
-    entries.map(read).filter(|partition| partition.bytes != 0 && partition.start != 0).collect()
-}
-
 /// The last sector that any partition has.
 fn last_of(entries: &[u8], step: u32) -> u64 {
     let step = usize::try_from(step).unwrap_or(0).max(128);
@@ -272,31 +223,12 @@ mod tests {
         assert!(matches!(fit(&mut head, 512, IMAGE), Err(GptError::Damaged(_))));
     }
 
-    #[test]
-    fn partitions_of_either_table_are_found() {
-        let found = partitions(&image(IMAGE, 1024 * 1024)[..1024 * 1024]);
-        let bytes = (IMAGE / 512 - 64 - 2048 + 1) * 512;
-        assert_eq!(found, [Partition { start: 1024 * 1024, bytes, is_for_firmware: true }]);
-        let mut mbr = vec![0; 512];
-        mbr[446 + 4] = 0x0c;
-        mbr[446 + 8..446 + 12].copy_from_slice(&8192_u32.to_le_bytes());
-        mbr[446 + 12..446 + 16].copy_from_slice(&1000_u32.to_le_bytes());
-        mbr[462 + 4] = 0x83;
-        mbr[462 + 8..462 + 12].copy_from_slice(&20_000_u32.to_le_bytes());
-        mbr[462 + 12..462 + 16].copy_from_slice(&1_u32.to_le_bytes());
-        mbr[510..].copy_from_slice(&[0x55, 0xaa]);
-        let found = partitions(&mbr);
-        assert_eq!(found[0], Partition { start: 8192 * 512, bytes: 512_000, is_for_firmware: true });
-        assert!(!found[1].is_for_firmware && found.len() == 2);
-    }
-
     proptest! {
         #[test]
         fn no_head_ends_the_program(changes in prop::collection::vec((0_usize..2048, any::<u8>()), 1..20), length in 0_usize..40_000) {
             let mut head = image(IMAGE, 1024 * 1024)[..40_000].to_vec();
             changes.iter().for_each(|(at, byte)| head[*at] = *byte);
             head.truncate(length);
-            let _ = partitions(&head);
             let _ = fit(&mut head, 512, IMAGE);
         }
     }

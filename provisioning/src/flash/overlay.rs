@@ -11,6 +11,12 @@ const BLOCK_BYTES: u64 = 4096;
 /// A file for a boot partition changes far fewer.
 const BLOCKS_MAX: usize = 16_384;
 
+impl std::fmt::Debug for Overlay<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} changed blocks of a drive", self.blocks.len())
+    }
+}
+
 /// A window on a drive through which changes are made that it does not have yet.
 pub struct Overlay<'a> {
     medium: &'a mut dyn Medium,

@@ -260,6 +260,11 @@ fn open(path: &Path, stop: &Stop) -> Result<Opened, SourceError> {
     Ok(opened)
 }
 
+/// What is in a file with an image, unpacked.
+pub fn unpacked(path: &Path) -> Result<Box<dyn Read + Send>, SourceError> {
+    open(path, &Stop::default()).map(|opened| opened.reader)
+}
+
 /// What the first bytes say.
 fn packing_of(first: &[u8]) -> Result<Packing, &'static str> {
     let is = |magic: &[u8]| first.starts_with(magic);

@@ -12,7 +12,8 @@ const DRIVE: u64 = 24 * MIB;
 fn image() -> Vec<u8> {
     let mut image = gpt::image(12 * MIB, MIB);
     let mut fat = std::io::Cursor::new(vec![0; 4 << 20]);
-    fatfs::format_volume(&mut fat, fatfs::FormatVolumeOptions::new()).expect("formats");
+    let options = fatfs::FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat16).bytes_per_cluster(512);
+    fatfs::format_volume(&mut fat, options).expect("formats");
     image[MIB as usize..5 * MIB as usize].copy_from_slice(&fat.into_inner());
     let noise = &mut image[6 * MIB as usize..9 * MIB as usize];
     noise.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 777) as u8);
