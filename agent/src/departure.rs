@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
-use muster_shared::id::{InstanceId, Nonce};
 use muster_shared::Digest;
+use muster_shared::id::{InstanceId, Nonce};
 use tracing::{info, warn};
 
 use crate::identity::{self, DeviceKey};

@@ -30,7 +30,8 @@ fn a_table_becomes_cards_with_labels_and_each_card_one_device() -> Result<()> {
     let (table, batch) = (world.folder().join("devices.csv"), world.folder().join("batch"));
     std::fs::write(&table, "name,site,rack\nhall-1,north,1\nhall-2,south,2\nhall-3,north,\n")?;
     let (table, folder) = (table.display().to_string(), batch.display().to_string());
-    let made = world.muster(&["claim", "new", "--labels-from", &table, "--ttl", "7d", "--label", "batch=a", "-o", &folder])?;
+    let made =
+        world.muster(&["claim", "new", "--labels-from", &table, "--ttl", "7d", "--label", "batch=a", "-o", &folder])?;
     ensure!(made.starts_with("3 claims lie in"), "{made}");
     ensure!(std::fs::read(batch.join("labels.pdf"))?.starts_with(b"%PDF"), "no labels");
     ensure!(std::fs::read_to_string(batch.join("labels/hall-2.svg"))?.contains("hall-2"), "no label of hall-2");

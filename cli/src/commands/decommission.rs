@@ -38,15 +38,15 @@ pub struct Args {
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let client = session.client()?;
-    let question = format!("{} forgets its models and its key, and must be enrolled anew to come back. Go on?", args.device);
+    let question =
+        format!("{} forgets its models and its key, and must be enrolled anew to come back. Go on?", args.device);
     super::agree(&question, args.yes)?;
     let attempt = || format!("cannot decommission device {}", args.device);
     let path = format!("/devices/{}", args.device);
     let asked = Revoke { reason: args.reason };
     let told: Result<DeviceView> =
         client.send_json(Method::POST, &format!("{path}/decommission"), &asked).await.attempt(attempt);
-    let mut device =
-        told.map_err(|failure| failure.hint_if_none("`muster get devices` lists those that there are"))?;
+    let mut device = told.map_err(|failure| failure.hint_if_none("`muster get devices` lists those that there are"))?;
     if args.wait {
         let timeout = args.timeout.map(|timeout| Duration::from_millis(timeout.0));
         let look = async || {
@@ -54,8 +54,10 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
             Ok((device.standing != Standing::Leaving).then_some(device))
         };
         let why = device.standing_why.clone().unwrap_or_default();
-        let late = || Failure::new(format!("device {} has not left yet: {why}", args.device))
-            .hint("it is told as soon as it connects; `muster revoke` cuts it off without that");
+        let late = || {
+            Failure::new(format!("device {} has not left yet: {why}", args.device))
+                .hint("it is told as soon as it connects; `muster revoke` cuts it off without that")
+        };
         device = wait::until(timeout, look).await?.ok_or_else(late)?;
     }
     if args.output == TextOrJson::Json {

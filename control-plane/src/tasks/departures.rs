@@ -10,8 +10,8 @@ use muster_shared::checks::{self, Check};
 use muster_shared::command::{Emptied, Order, SignedEmptied};
 use muster_shared::id::Nonce;
 use muster_shared::limits::clip;
-use muster_shared::signing::payload_type;
 use muster_shared::signing::VerifyError;
+use muster_shared::signing::payload_type;
 use muster_shared::{DeviceId, wire};
 
 use crate::db::DbError;
@@ -48,9 +48,8 @@ pub async fn run(plane: Arc<Plane>) {
 }
 
 async fn tell(plane: &Plane) -> Result<(), DbError> {
-    let can_be_told = |device: &LiveDevice| {
-        device.standing == Standing::Leaving && device.connected && device.hello.is_some()
-    };
+    let can_be_told =
+        |device: &LiveDevice| device.standing == Standing::Leaving && device.connected && device.hello.is_some();
     let leaving: Vec<DeviceId> = plane
         .live
         .read(|devices| devices.iter().filter(|(_, device)| can_be_told(device)).map(|(id, _)| id.clone()).collect());
@@ -69,7 +68,9 @@ async fn tell_one(plane: &Plane, id: &DeviceId) {
     match verify(plane, id, command, &answer) {
         Ok(()) => match members::emptied(plane, id).await {
             Ok(()) => tracing::info!(device = %id, "a device left the fleet, and said that it is empty"),
-            Err(error) => tracing::warn!(device = %id, error = &error as &dyn std::error::Error, "cannot let a device go"),
+            Err(error) => {
+                tracing::warn!(device = %id, error = &error as &dyn std::error::Error, "cannot let a device go")
+            }
         },
         Err(error) => note(plane, id, &crate::http::error::chain(&error)),
     }

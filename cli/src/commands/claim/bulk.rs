@@ -78,9 +78,11 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
     let rows = rows(new)?;
     let folder = new.output.as_deref().ok_or_else(|| Failure::new("no folder is named").hint("say -o FOLDER"))?;
     // All that can fail without the control plane fails before a claim is made.
-    let url = context.url.parse().attempt(|| "devices cannot enrol at this context's address").map_err(|failure| {
-        failure.hint("log in to the control plane by the https address that devices reach")
-    })?;
+    let url = context
+        .url
+        .parse()
+        .attempt(|| "devices cannot enrol at this context's address")
+        .map_err(|failure| failure.hint("log in to the control plane by the https address that devices reach"))?;
     let printed = printed(&rows, many.label_url.as_deref().unwrap_or(&context.url), many)?;
     let kit = Kit::make(folder).map_err(kit_failure)?;
     let pins = Pins { url, root: root.digest, ca: context.ca_fingerprint, issued_ms: now_ms() };
