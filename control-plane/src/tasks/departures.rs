@@ -1,8 +1,9 @@
 //! Tells devices that are to leave to empty themselves, as often as it takes, and believes only their own key that
 //! they have.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
 use muster_shared::api::members::Standing;
@@ -15,8 +16,7 @@ use muster_shared::signing::payload_type;
 use muster_shared::{DeviceId, wire};
 
 use crate::db::DbError;
-use crate::gateway::commands;
-use crate::gateway::{Answer, GatewayError};
+use crate::gateway::{Answer, commands};
 use crate::live::LiveDevice;
 use crate::plane::Plane;
 use crate::trust::members;
@@ -25,6 +25,8 @@ use crate::trust::members;
 const PERIOD: Duration = Duration::from_secs(2);
 /// Devices that are told at once.
 const AT_ONCE_MAX: usize = 16;
+/// How soon a device that said no is asked again: its owner may have changed that.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How long a device may take to remove its models.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -44,36 +46,53 @@ enum NotEmptied {
 /// Tells them until the plane stops.
 pub async fn run(plane: Arc<Plane>) {
     let wake = &plane.nudges.departures;
-    super::repeat(&plane, "departures", wake, (Duration::ZERO, PERIOD), async |plane: &Plane| tell(plane).await).await;
+    let mut later = BTreeMap::new();
+    let work = async |plane: &Plane| tell(plane, &mut later).await;
+    super::repeat(&plane, "departures", wake, (Duration::ZERO, PERIOD), work).await;
 }
 
-async fn tell(plane: &Plane) -> Result<(), DbError> {
+/// `later`: who said no, and from when on it is asked again.
+async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) -> Result<(), DbError> {
+    let now = Instant::now();
+    later.retain(|_, at| *at > now);
     let can_be_told =
         |device: &LiveDevice| device.standing == Standing::Leaving && device.connected && device.hello.is_some();
     let leaving: Vec<DeviceId> = plane
         .live
         .read(|devices| devices.iter().filter(|(_, device)| can_be_told(device)).map(|(id, _)| id.clone()).collect());
-    stream::iter(leaving).for_each_concurrent(AT_ONCE_MAX, |id| async move { tell_one(plane, &id).await }).await;
+    let due = leaving.into_iter().filter(|id| !later.contains_key(id));
+    let told = stream::iter(due).map(|id| async move { tell_one(plane, &id).await.err().map(|Not| id) });
+    let refused: Vec<Option<DeviceId>> = told.buffer_unordered(AT_ONCE_MAX).collect().await;
+    later.extend(refused.into_iter().flatten().map(|id| (id, now + AGAIN_AFTER)));
     Ok(())
 }
 
+/// It answered, and not that it is empty.
+struct Not;
+
 /// One device's trouble is its own.
-async fn tell_one(plane: &Plane, id: &DeviceId) {
+async fn tell_one(plane: &Plane, id: &DeviceId) -> Result<(), Not> {
     let (command, answer) = match commands::order_within(plane, id, Order::Decommission, DEADLINE).await {
         Ok(answered) => answered,
         // It is told again.
-        Err(error @ GatewayError::Late(..)) => return note(plane, id, &error.to_string()),
-        Err(error) => return tracing::debug!(device = %id, %error, "a device cannot be told to leave now"),
+        Err(error) => {
+            tracing::debug!(device = %id, %error, "a device cannot be told to leave now");
+            return Ok(());
+        }
     };
     match verify(plane, id, command, &answer) {
         Ok(()) => match members::emptied(plane, id).await {
             Ok(()) => tracing::info!(device = %id, "a device left the fleet, and said that it is empty"),
             Err(error) => {
-                tracing::warn!(device = %id, error = &error as &dyn std::error::Error, "cannot let a device go")
+                tracing::warn!(device = %id, error = &error as &dyn std::error::Error, "cannot let a device go");
             }
         },
-        Err(error) => note(plane, id, &crate::http::error::chain(&error)),
+        Err(error) => {
+            note(plane, id, &crate::http::error::chain(&error));
+            return Err(Not);
+        }
     }
+    Ok(())
 }
 
 /// Why it has not left yet, for whoever looks at it.
@@ -86,8 +105,9 @@ fn note(plane: &Plane, id: &DeviceId, why: &str) {
 /// The device's own key says that it carried out this command.
 fn verify(plane: &Plane, id: &DeviceId, command: Nonce, answer: &Answer) -> Result<(), NotEmptied> {
     if answer.status != 200 {
-        let text = clip(String::from_utf8_lossy(&answer.body).into_owned());
-        return Err(NotEmptied::Refused(answer.status, text));
+        let told = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
+        let text = told.as_ref().and_then(|told| told["error"].as_str()).unwrap_or_default();
+        return Err(NotEmptied::Refused(answer.status, clip(text.to_owned())));
     }
     let SignedEmptied(envelope) = wire::decode(&answer.body)?;
     let live = plane.live.get(id).ok_or(NotEmptied::Other)?;
