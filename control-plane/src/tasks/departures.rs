@@ -2,6 +2,7 @@
 //! they have.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use muster_shared::signing::VerifyError;
 use muster_shared::signing::payload_type;
 use muster_shared::{DeviceId, wire};
 
-use crate::db::DbError;
 use crate::gateway::{Answer, commands};
 use crate::live::LiveDevice;
 use crate::plane::Plane;
@@ -52,7 +52,7 @@ pub async fn run(plane: Arc<Plane>) {
 }
 
 /// `later`: who said no, and from when on it is asked again.
-async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) -> Result<(), DbError> {
+async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) -> Result<(), Infallible> {
     let now = Instant::now();
     later.retain(|_, at| *at > now);
     let can_be_told =
