@@ -548,7 +548,9 @@ impl Driver {
             }
         };
         timeout(CUT_OFF_WITHIN, cut_off).await.map_err(|_| {
-            anyhow::anyhow!("the control plane did not take this device's word that it is empty; it tries again when it starts")
+            anyhow::anyhow!(
+                "the control plane did not take this device's word that it is empty; it tries again when it starts"
+            )
         })?;
         departure::finish(&data).context("cannot remove this device's key")?;
         info!("this device has left its fleet; `muster-agent enrol` with a new claim takes it into one again");

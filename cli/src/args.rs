@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get, image,
-    inspect, keys, login, pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get,
+    image, inspect, keys, login, pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;

@@ -177,7 +177,8 @@ impl LiveDevice {
 
     /// Whether it may come, and is heard.
     pub fn is_let_in(&self) -> bool {
-        !checks::on(Check::EnrolledKey) || matches!(self.standing, Standing::Member | Standing::Cloned | Standing::Leaving)
+        !checks::on(Check::EnrolledKey)
+            || matches!(self.standing, Standing::Member | Standing::Cloned | Standing::Leaving)
     }
 
     /// It went away; its session may go on for a moment.

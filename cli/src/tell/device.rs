@@ -14,7 +14,9 @@ pub fn state(device: &DeviceView, now_ms: UnixMs) -> String {
         Standing::Held => Some("held"),
         Standing::Cloned => Some("cloned"),
         Standing::Leaving => Some("leaving"),
-        Standing::Revoked if device.departure.as_ref().is_some_and(|it| it.confirmed_ms.is_some()) => Some("left, empty"),
+        Standing::Revoked if device.departure.as_ref().is_some_and(|it| it.confirmed_ms.is_some()) => {
+            Some("left, empty")
+        }
         Standing::Revoked => Some("revoked"),
     };
     if let Some(word) = standing {

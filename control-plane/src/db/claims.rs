@@ -1,8 +1,8 @@
 //! Claims: the right to enrol a number of devices, each spent by a key.
 
-use muster_shared::{DeviceId, Digest};
 use muster_shared::api::ClaimView;
 use muster_shared::id::{LabelText, Labels, UnixMs};
+use muster_shared::{DeviceId, Digest};
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
 use super::{DbError, all, big, digest, execute, json, name, one, to_json, unsigned};

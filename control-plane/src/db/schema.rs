@@ -12,7 +12,14 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People), Box::new(Members), Box::new(Floors), Box::new(Provisioning)]
+        vec![
+            Box::new(FirstState),
+            Box::new(Rollouts),
+            Box::new(People),
+            Box::new(Members),
+            Box::new(Floors),
+            Box::new(Provisioning),
+        ]
     }
 }
 
@@ -344,12 +351,8 @@ impl MigrationTrait for Provisioning {
         ] {
             manager.create_table(table).await?;
         }
-        let index = Index::create()
-            .if_not_exists()
-            .name("claim_names_device")
-            .table("claim_names")
-            .col("device")
-            .to_owned();
+        let index =
+            Index::create().if_not_exists().name("claim_names_device").table("claim_names").col("device").to_owned();
         manager.create_index(index).await
     }
 

@@ -2,11 +2,10 @@
 //! they have.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use muster_shared::api::members::Standing;
 use muster_shared::checks::{self, Check};
 use muster_shared::command::{Emptied, Order, SignedEmptied};
@@ -45,14 +44,18 @@ enum NotEmptied {
 
 /// Tells them until the plane stops.
 pub async fn run(plane: Arc<Plane>) {
-    let wake = &plane.nudges.departures;
+    // Who said no, and from when on it is asked again.
     let mut later = BTreeMap::new();
-    let work = async |plane: &Plane| tell(plane, &mut later).await;
-    super::repeat(&plane, "departures", wake, (Duration::ZERO, PERIOD), work).await;
+    loop {
+        tell(&plane, &mut later).await;
+        tokio::select! {
+            () = plane.stop.cancelled() => return,
+            _ = tokio::time::timeout(PERIOD, plane.nudges.departures.notified()) => {}
+        }
+    }
 }
 
-/// `later`: who said no, and from when on it is asked again.
-async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) -> Result<(), Infallible> {
+async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) {
     let now = Instant::now();
     later.retain(|_, at| *at > now);
     let can_be_told =
@@ -60,15 +63,22 @@ async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) -> Result<
     let leaving: Vec<DeviceId> = plane
         .live
         .read(|devices| devices.iter().filter(|(_, device)| can_be_told(device)).map(|(id, _)| id.clone()).collect());
-    let due = leaving.into_iter().filter(|id| !later.contains_key(id));
-    let told = stream::iter(due).map(|id| async move { tell_one(plane, &id).await.err().map(|Not| id) });
-    let refused: Vec<Option<DeviceId>> = told.buffer_unordered(AT_ONCE_MAX).collect().await;
-    later.extend(refused.into_iter().flatten().map(|id| (id, now + AGAIN_AFTER)));
-    Ok(())
+    let due: Vec<DeviceId> = leaving.into_iter().filter(|id| !later.contains_key(id)).collect();
+    for some in due.chunks(AT_ONCE_MAX) {
+        let mut told = FuturesUnordered::new();
+        for id in some {
+            told.push(tell_one(plane, id));
+        }
+        while let Some(told) = told.next().await {
+            if let Err(Not(id)) = told {
+                later.insert(id, now + AGAIN_AFTER);
+            }
+        }
+    }
 }
 
 /// It answered, and not that it is empty.
-struct Not;
+struct Not(DeviceId);
 
 /// One device's trouble is its own.
 async fn tell_one(plane: &Plane, id: &DeviceId) -> Result<(), Not> {
@@ -89,7 +99,7 @@ async fn tell_one(plane: &Plane, id: &DeviceId) -> Result<(), Not> {
         },
         Err(error) => {
             note(plane, id, &crate::http::error::chain(&error));
-            return Err(Not);
+            return Err(Not(id.clone()));
         }
     }
     Ok(())

@@ -145,7 +145,8 @@ pub async fn decommission(plane: &Plane, id: &DeviceId, reason: &str) -> Result<
     db::members::set_standing(&transaction, id, (Standing::Leaving, WHY), now).await?;
     db::departures::ask(&transaction, id, &reason, now).await?;
     db::devices::forget_plans(&transaction, id).await?;
-    let text = if reason.is_empty() { "told to empty itself".to_owned() } else { format!("told to empty itself: {reason}") };
+    let text =
+        if reason.is_empty() { "told to empty itself".to_owned() } else { format!("told to empty itself: {reason}") };
     db::events::insert(&transaction, &event(Some(id), Happening::DeviceLeaving, text)).await?;
     db::commit(transaction).await?;
     drop(deciding);

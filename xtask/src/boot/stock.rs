@@ -59,7 +59,8 @@ fn image(to: &Path, root: &Path) -> anyhow::Result<()> {
     let sectors = (FIRST_SECTOR + boot + root_sectors + END_SECTORS).next_multiple_of(FIRST_SECTOR);
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(to)?;
     file.set_len(sectors * SECTOR)?;
-    let planned = |name, kind, first, sectors, id| Planned { name, kind, first, sectors, id: uuid::Uuid::from_u128(id) };
+    let planned =
+        |name, kind, first, sectors, id| Planned { name, kind, first, sectors, id: uuid::Uuid::from_u128(id) };
     let partitions = [
         planned("boot", Kind::Efi, FIRST_SECTOR, boot, 1),
         planned("rootfs", Kind::Linux, FIRST_SECTOR + boot, root_sectors, 2),

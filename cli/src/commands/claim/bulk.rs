@@ -80,7 +80,7 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
     // All that can fail without the control plane fails before a claim is made.
     let url = context
         .url
-        .parse()
+        .parse::<Url>()
         .attempt(|| "devices cannot enrol at this context's address")
         .map_err(|failure| failure.hint("log in to the control plane by the https address that devices reach"))?;
     let printed = printed(&rows, many.label_url.as_deref().unwrap_or(&context.url), many)?;

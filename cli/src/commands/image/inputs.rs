@@ -56,11 +56,7 @@ impl Entry {
             (Some(claim), _) => By::Claim(token(claim)?),
             (None, true) => {
                 let (_, context) = session.context()?;
-                By::Factory {
-                    root: context.pinned_root()?.digest,
-                    ca: context.ca_fingerprint,
-                    not_before_ms: now_ms(),
-                }
+                By::Factory { root: context.pinned_root()?.digest, ca: context.ca_fingerprint, not_before_ms: now_ms() }
             }
             (None, false) if self.url.is_none() && self.name.is_none() && self.labels.is_empty() => return Ok(None),
             (None, false) => {
@@ -70,7 +66,9 @@ impl Entry {
         };
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => session.context()?.1.url.parse().attempt(|| "cannot give your context's address to a device")?,
+            None => {
+                session.context()?.1.url.parse::<Url>().attempt(|| "cannot give your context's address to a device")?
+            }
         };
         Ok(Some(Enrolment { url, by, name: self.name.clone(), labels: self.labels.iter().cloned().collect() }))
     }
@@ -81,7 +79,7 @@ fn token(text: &str) -> Result<ClaimToken> {
         Some(path) => self::text(Path::new(path))?,
         None => text.to_owned(),
     };
-    text.parse().attempt(|| "cannot use the claim")
+    text.parse::<ClaimToken>().attempt(|| "cannot use the claim")
 }
 
 /// A text that a person wrote.

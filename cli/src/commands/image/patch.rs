@@ -6,8 +6,8 @@ use muster_provisioning::patch::plan::{Wanted, plan};
 use muster_provisioning::patch::{Plan, Way, apply, look, source};
 use serde::Serialize;
 
-use super::inputs::{self, Entry};
 use super::build::put;
+use super::inputs::{self, Entry};
 use crate::commands::agree;
 use crate::context::Session;
 use crate::error::{Attempt as _, Failure, Result, next_move};

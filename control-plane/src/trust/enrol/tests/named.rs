@@ -98,7 +98,7 @@ async fn a_name_that_is_promised_is_nobody_elses() {
 #[tokio::test]
 async fn lists_have_bounds() {
     let (plane, _folder) = testing::plane().await;
-    let refused = |asked: NewClaims| async { new_claims(&plane, &asked).await.map(drop).expect_err("refused") };
+    let refused = async |asked: NewClaims| new_claims(&plane, &asked).await.map(drop).expect_err("refused");
     assert!(matches!(refused(asked(&[])).await, EnrolError::HowMany));
     let many: Vec<Row> = (0..=1_000).map(|number| row(&format!("edge-{number}"))).collect();
     assert!(matches!(refused(asked(&many)).await, EnrolError::HowMany));
