@@ -1,8 +1,10 @@
 //! The one loop: waits for something to happen, lets the core decide, carries it out.
 //!
-//! [`start`] brings everything up, with what [`restore`] finds on the disk; [`calls`] answers what comes over MQTT.
+//! [`start`] brings everything up, with what [`restore`] finds on the disk; [`calls`] answers what comes over MQTT;
+//! [`leaving`] ends it for good.
 
 mod calls;
+mod leaving;
 mod restore;
 mod start;
 
@@ -33,6 +35,7 @@ pub use self::start::{Run, run};
 
 use self::calls::Calls;
 use crate::config::Config;
+use crate::departure::Told;
 use crate::doors::Doors;
 use crate::effects::{Effects, Wanted};
 use crate::facts::Machine;
@@ -77,6 +80,8 @@ struct Driver {
     calls: Calls,
     /// Commands that were carried out.
     commands: Calls,
+    /// The command to leave the fleet: the loop ends with it.
+    leaving: Option<Told>,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -85,7 +90,7 @@ impl Driver {
     async fn pump(
         &mut self,
         mut events: mpsc::Receiver<Event>,
-        mut incoming: mpsc::Receiver<Incoming>,
+        incoming: &mut mpsc::Receiver<Incoming>,
         stop: CancellationToken,
     ) {
         let mut batch = interval(self.config.telemetry_every);
@@ -95,7 +100,7 @@ impl Driver {
         report.reset();
         let mut save = interval(SAVE_AGAIN);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while self.leaving.is_none() {
             let tick_at = self
                 .agent
                 .next_deadline_ms()

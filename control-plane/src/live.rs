@@ -177,7 +177,8 @@ impl LiveDevice {
 
     /// Whether it may come, and is heard.
     pub fn is_let_in(&self) -> bool {
-        !checks::on(Check::EnrolledKey) || matches!(self.standing, Standing::Member | Standing::Cloned)
+        !checks::on(Check::EnrolledKey)
+            || matches!(self.standing, Standing::Member | Standing::Cloned | Standing::Leaving)
     }
 
     /// It went away; its session may go on for a moment.
@@ -265,6 +266,7 @@ mod tests {
             (Standing::Waiting, false),
             (Standing::Held, false),
             (Standing::Cloned, true),
+            (Standing::Leaving, true),
             (Standing::Member, true),
             (Standing::Revoked, false),
             // What was under way when it was revoked takes nothing back.

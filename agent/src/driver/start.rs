@@ -19,6 +19,7 @@ use tracing::info;
 use super::restore::{owner_limits, restore};
 use super::{Calls, Driver, HELLO_EVERY};
 use crate::config::Config;
+use crate::departure;
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::Effects;
@@ -60,6 +61,7 @@ pub struct Run {
 /// Runs the agent until `stop`.
 pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let config = options.config;
+    departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
     let enrolment = identity::enrolment(&config.data)?
         .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
     let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
@@ -82,7 +84,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
+    let (incoming_sender, mut incoming) = mpsc::channel(mqtt::INCOMING_MAX);
     let steady = Steady::start();
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
@@ -145,6 +147,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         reports: 0,
         calls: Calls::default(),
         commands: Calls::default(),
+        leaving: None,
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
     };
@@ -157,7 +160,10 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
-    driver.pump(events, incoming, stop).await;
+    driver.pump(events, &mut incoming, stop).await;
+    if let Some(told) = driver.leaving.take() {
+        driver.leave(told, &mut incoming).await?;
+    }
     // It notes that the agent does not run any more.
     let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.

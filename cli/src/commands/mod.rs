@@ -6,6 +6,8 @@ pub mod whoami;
 
 pub mod approve;
 pub mod claim;
+pub mod decommission;
+pub mod flash;
 pub mod floor;
 pub mod keys;
 pub mod revoke;

@@ -1,8 +1,10 @@
 //! An image as it was downloaded, packed or not, made a raw one; and the way back.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
+
+use crate::flash::source::unpacked;
 
 /// What is read at once; whole pieces of nothing are left out of the file.
 const PIECE_BYTES: usize = 1 << 20;
@@ -10,7 +12,7 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Copies an image into an empty file, unpacking it, without writing what is empty. `told` hears how many bytes
 /// there are so far. The length.
 pub fn unpack(from: &Path, to: &mut File, told: &dyn Fn(u64)) -> io::Result<u64> {
-    let mut reader = open(from)?;
+    let mut reader = unpacked(from).map_err(io::Error::other)?;
     let (mut piece, mut length) = (vec![0; PIECE_BYTES], 0u64);
     loop {
         let read = fill(&mut reader, &mut piece)?;
@@ -40,21 +42,6 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn open(from: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = File::open(from)?;
-    let mut head = [0; 6];
-    let read = fill(&mut file, &mut head)?;
-    file.rewind()?;
-    let file = BufReader::with_capacity(PIECE_BYTES, file);
-    Ok(match &head[..read] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(file)?),
-        [b'P', b'K', 3, 4, ..] => return Err(io::Error::other("it is a zip archive; unpack it first")),
-        _ => Box::new(file),
-    })
 }
 
 /// Packs a raw image by the ending of the new file's name: `.xz`, `.gz`, `.zst`; none of them: it is copied.

@@ -20,6 +20,7 @@ use muster_world::Bundle;
 use muster_world::fixtures::{agrees, held_out};
 use muster_world::post;
 
+pub use self::debian::packages;
 use self::fleet::Fleet;
 use self::machine::Machine;
 use self::report::Report;
@@ -100,7 +101,7 @@ fn agent() -> anyhow::Result<PathBuf> {
 }
 
 /// The programs of this machine's side.
-fn programs() -> anyhow::Result<muster_world::Programs> {
+pub fn programs() -> anyhow::Result<muster_world::Programs> {
     match std::env::var_os("MUSTER_PROGRAMS") {
         Some(folder) => Ok(muster_world::Programs::in_folder(&PathBuf::from(folder))),
         None => build::programs(),

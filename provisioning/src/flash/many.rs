@@ -1,0 +1,134 @@
+//! One image to several cards at once: it is read and unpacked once, and every card takes the pieces at the pace
+//! of the slowest. A card that fails drops out; the others go on.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::card::{self, CardError, Feed, Flashed, Job};
+use super::medium::Medium;
+use super::source::{Image, SourceError};
+use super::{Left, Stage, Stop};
+
+/// Pieces that wait for one card.
+const PIECES_WAITING_MAX: usize = 4;
+
+/// A card and what shall become of it.
+pub struct Card {
+    /// The drive.
+    pub medium: Box<dyn Medium>,
+    /// What to do.
+    pub job: Job,
+}
+
+/// What became of all.
+#[derive(Debug)]
+pub struct Outcome {
+    /// By card, in their order.
+    pub cards: Vec<Result<Flashed, (CardError, Left)>>,
+    /// Why the image could not be read, if that is why.
+    pub source: Option<SourceError>,
+}
+
+/// Writes all cards. `told` is called from several threads: which card, how far, how many bytes.
+pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize, Stage, u64) + Sync)) -> Outcome {
+    std::thread::scope(|scope| {
+        let mut feeds = Vec::new();
+        let mut writers = Vec::new();
+        for (number, Card { mut medium, job }) in cards.into_iter().enumerate() {
+            let (feed, fed): (SyncSender<Feed>, Receiver<Feed>) = sync_channel(PIECES_WAITING_MAX);
+            feeds.push(feed);
+            writers.push(scope.spawn(move || {
+                let next = || fed.recv().ok();
+                card::write(&mut *medium, &job, next, stop, |stage, done| told(number, stage, done))
+            }));
+        }
+        // Who stops it makes the reading fail, too.
+        let source = hand_out(image, feeds, stop).err().filter(|_| !stop.is_asked());
+        let fault = |_| Err((CardError::Fault, Left::Erased));
+        let cards = writers.into_iter().map(|writer| writer.join().unwrap_or_else(fault)).collect();
+        Outcome { cards, source }
+    })
+}
+
+/// Reads the image and gives every piece to every card that still takes it.
+fn hand_out(image: &Image, mut feeds: Vec<SyncSender<Feed>>, stop: &Stop) -> Result<(), SourceError> {
+    let mut pieces = image.pieces(stop)?;
+    while !feeds.is_empty() && !stop.is_asked() {
+        let next = pieces.read()?.map(Arc::new);
+        let is_last = next.is_none();
+        let feed = next.map_or(Feed::End, Feed::Piece);
+        feeds.retain(|card| card.send(feed.clone()).is_ok());
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::testing::{Fake, Lie};
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn card(drive: Fake) -> Card {
+        Card { medium: Box::new(drive), job: Job::default() }
+    }
+
+    fn image(bytes: &[u8]) -> (tempfile::NamedTempFile, Image) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), bytes).expect("writes");
+        let image = Image { path: file.path().to_owned(), bmap: None };
+        (file, image)
+    }
+
+    #[test]
+    fn a_card_that_fails_does_not_hold_the_others_up() {
+        let bytes: Vec<u8> = (0..12 * MIB).map(|at| (at / 4096) as u8).collect();
+        let (_file, image) = image(&bytes);
+        let bad = Fake { bad_write: Some(5 * MIB), ..Fake::new(16 * MIB, Lie::None) };
+        let small = Fake::new(10 * MIB, Lie::None);
+        let cards =
+            vec![card(Fake::new(16 * MIB, Lie::None)), card(bad), card(small), card(Fake::new(64 * MIB, Lie::None))];
+        let stages = Mutex::new(Vec::new());
+        let told = |card: usize, stage: Stage, _: u64| {
+            let mut stages = stages.lock().expect("no panic");
+            if stages.last() != Some(&(card, stage)) {
+                stages.push((card, stage));
+            }
+        };
+        let outcome = flash(&image, cards, &Stop::default(), &told);
+        assert!(outcome.source.is_none());
+        let told: Vec<String> = outcome
+            .cards
+            .iter()
+            .map(|card| match card {
+                Ok(flashed) => format!("{} {}", flashed.bytes, flashed.verified),
+                Err((error, left)) => format!("{error}; {left}"),
+            })
+            .collect();
+        let expected = [
+            "12582912 true",
+            "cannot write at byte 5242880; it is erased and starts nothing",
+            "the image is larger than the drive, which holds 10485760 bytes; it is erased and starts nothing",
+            "12582912 true",
+        ];
+        assert_eq!(told, expected);
+        assert!(stages.lock().expect("no panic").contains(&(3, Stage::Verifying)));
+    }
+
+    #[test]
+    fn an_image_that_breaks_off_is_told_once_and_every_card_knows() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        std::io::Write::write_all(&mut encoder, &vec![7; 6 * MIB as usize]).expect("packs");
+        let packed = encoder.finish().expect("packs");
+        let (_file, image) = image(&packed[..packed.len() / 2]);
+        let cards = vec![card(Fake::new(16 * MIB, Lie::None)), card(Fake::new(16 * MIB, Lie::None))];
+        let outcome = flash(&image, cards, &Stop::default(), &|_, _, _| {});
+        assert!(matches!(outcome.source, Some(SourceError::Damaged { .. })), "{:?}", outcome.source);
+        assert!(outcome.cards.iter().all(|card| matches!(card, Err((CardError::NoImage, Left::Erased)))));
+    }
+}
