@@ -19,6 +19,7 @@ use super::{DEADLINE, programs};
 
 /// The device's disk: larger than the image, so that it has to grow.
 const DISK_BYTES: u64 = 1 << 30;
+const DISK_SIZE: &str = "1Gi";
 
 /// A control plane, and an image for its devices.
 pub struct Fleet {
@@ -88,16 +89,14 @@ impl Fleet {
         Ok(format!("https://{HOST}:{port}"))
     }
 
-    /// A new disk with the image on it, and what lets this device in.
+    /// A new disk: `muster flash` writes the image, and what lets this device in, onto a file.
     pub fn new_disk(&self, device: &str) -> anyhow::Result<PathBuf> {
         let disk = self.world.folder().join(format!("{device}.disk"));
-        copy(&self.image.file, &disk)?;
-        let mut file = File::options().read(true).write(true).open(&disk)?;
-        file.set_len(DISK_BYTES)?;
-        let enrolment = self.enrolment(device)?;
-        let esp = esp(&mut file)?;
-        let mut window = Window::new(&file, esp.start, esp.bytes)?;
-        fat::change(&mut window, |system| fat::put(system, enrolment::PATH, enrolment.as_bytes()))?;
+        let enrol = self.world.folder().join(format!("{device}.enrol"));
+        fs::write(&enrol, self.enrolment(device)?)?;
+        let mut flash = self.muster(&["flash", "--yes", "--size", DISK_SIZE, "--enrol"]);
+        output(flash.arg(&enrol).arg(&self.image.file).arg(&disk))?;
+        fs::remove_file(enrol)?;
         Ok(disk)
     }
 
