@@ -15,11 +15,13 @@ use muster_shared::id::{InstanceId, Nonce};
 use tracing::{info, warn};
 
 use crate::identity::{self, DeviceKey};
+use crate::network::resolve;
+use crate::status;
 
 /// The note that this device leaves; in it stands the fingerprint of the key that leaves.
 const NOTE: &str = "leaving";
 /// What a fleet brings, but for the key: never anything that is not the agent's own.
-const FROM_THE_FLEET: [&str; 4] = ["blobs", "staging", "journal.redb", "status.json"];
+const FROM_THE_FLEET: [&str; 5] = ["blobs", "staging", "journal.redb", status::FILE, resolve::FILE];
 /// Key, certificate, enrolment, watermark.
 const IDENTITY: &str = "identity";
 
@@ -108,13 +110,22 @@ mod tests {
             device: "edge-1".parse().expect("an id"),
             url: "https://plane:8443".to_owned(),
             mqtt: "plane:8883".to_owned(),
+            tunnel: None,
             ca: Digest::of("ca"),
             root: Digest::of("root"),
             roots: vec![],
             issued_ms: 0,
         };
         identity::save_enrolment(data, &enrolment).expect("keeps");
-        for file in ["blobs/ab/model", "staging/x", "journal.redb", "agent.toml", "photos/mine.jpg"] {
+        for file in [
+            "blobs/ab/model",
+            "staging/x",
+            "journal.redb",
+            "status.json",
+            "addresses.json",
+            "agent.toml",
+            "photos/mine.jpg",
+        ] {
             let path = data.join(file);
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             fs::write(path, "x").expect("writes");
