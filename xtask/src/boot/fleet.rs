@@ -186,8 +186,3 @@ pub fn esp(disk: &mut File) -> anyhow::Result<Partition> {
     let (_, partitions) = table::read(disk)?;
     partitions.into_iter().find(|partition| partition.name == "muster-esp").context("the disk has no muster-esp")
 }
-
-/// Copies a file without what is empty in it.
-pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    output(Command::new("cp").arg("--sparse=always").arg(from).arg(to)).map(drop)
-}
