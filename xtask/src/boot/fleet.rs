@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 use super::machine::{HOST, Machine};
 use super::{DEADLINE, programs};
+use crate::cross::Target;
+use crate::release::{self, Options as Release};
 
 /// The device's disk: larger than the image, so that it has to grow.
 const DISK_BYTES: u64 = 1 << 30;
@@ -25,8 +27,8 @@ const DISK_SIZE: &str = "1Gi";
 pub struct Fleet {
     /// The control plane's side.
     pub world: World,
-    /// The agent for devices.
-    pub agent: PathBuf,
+    /// The release that the agent for devices is from, signed by the first fleet's release key.
+    pub release: PathBuf,
     image: Rc<Image>,
     told: Vec<(String, f64)>,
 }
@@ -38,11 +40,17 @@ struct Image {
 }
 
 impl Fleet {
-    /// Starts the control plane and builds the image, twice: the bytes must be the same.
+    /// Starts the control plane, makes and signs a release of the agent, and builds the image, twice: the bytes must
+    /// be the same.
     pub fn start(agent: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-boot-").tempdir()?;
         let image = Rc::new(Image { file: folder.path().join("muster.img"), _folder: folder });
-        let mut fleet = Self { world: world()?, agent: agent.to_owned(), image, told: vec![] };
+        let world = world()?;
+        let release = world.folder().join("release");
+        let target = Target::Aarch64Gnu.triple().parse()?;
+        release::make(&Release::one(target, Some(agent.to_owned()), release.clone()))?;
+        world.muster(&["release", "sign", release.to_str().context("a path that is text")?])?;
+        let mut fleet = Self { world, release, image, told: vec![] };
         let began = Instant::now();
         let first = fleet.build(&fleet.image.file)?;
         fleet.told.push(("image built".to_owned(), began.elapsed().as_secs_f64()));
@@ -55,7 +63,7 @@ impl Fleet {
 
     /// Another control plane, with the same image.
     pub fn another(&self) -> anyhow::Result<Self> {
-        Ok(Self { world: world()?, agent: self.agent.clone(), image: self.image.clone(), told: vec![] })
+        Ok(Self { world: world()?, release: self.release.clone(), image: self.image.clone(), told: vec![] })
     }
 
     /// Steps so far, and how long they took.
@@ -65,8 +73,8 @@ impl Fleet {
 
     /// `muster image build`; the image's digest.
     fn build(&self, to: &Path) -> anyhow::Result<String> {
-        let mut build = self.muster(&["image", "build", "--json", "--agent"]);
-        let told: Value = serde_json::from_str(&output(build.arg(&self.agent).arg("--output").arg(to))?)?;
+        let mut build = self.muster(&["image", "build", "--json", "--release"]);
+        let told: Value = serde_json::from_str(&output(build.arg(&self.release).arg("--output").arg(to))?)?;
         Ok(told["sha256"].as_str().context("the command line says no digest")?.to_owned())
     }
 

@@ -39,6 +39,9 @@ pub struct Options {
     /// Only what has this in its name, of the long forms
     #[arg(long, requires = "long", value_name = "TEXT")]
     only: Option<String>,
+    /// An agent that is built already, instead of building the one that devices get
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// Install missing system packages without asking
     #[arg(long)]
     yes: bool,
@@ -54,7 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // `--yes` is looked for where packages are installed; no flag means the short form.
     let _ = (options.yes, options.short);
     let mut report = Report::default();
-    let fleet = report.try_to("an image is built, twice the same", || Fleet::start(&agent()?));
+    let fleet = report.try_to("an image is built, twice the same", || Fleet::start(&agent(options)?));
     let Some(mut fleet) = fleet else { return report.print() };
     for (name, row) in fleet.told() {
         report.figure(&name, row, "");
@@ -90,14 +93,14 @@ const LONG: [(&str, Show); 5] = [
 ];
 
 /// The agent that goes onto the device.
-fn agent() -> anyhow::Result<PathBuf> {
+fn agent(options: &Options) -> anyhow::Result<PathBuf> {
     setup::program("qemu-system-aarch64", "qemu-system-arm")?;
     setup::folder(Path::new(machine::FIRMWARE).parent().unwrap_or(Path::new("/")), "qemu-efi-aarch64")?;
-    if let Some(agent) = std::env::var_os("MUSTER_DEVICE_AGENT") {
-        return Ok(PathBuf::from(agent));
+    match &options.agent {
+        Some(agent) => Ok(agent.clone()),
+        // The build is kept: where nothing changed this takes a moment.
+        None => cross::built(Target::Aarch64Gnu),
     }
-    // The build is kept: where nothing changed this takes a moment.
-    cross::built(Target::Aarch64Gnu)
 }
 
 /// The programs of this machine's side.

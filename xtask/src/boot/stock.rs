@@ -39,7 +39,7 @@ fn patch(fleet: &mut Fleet, cloud_init: bool, way: &str) -> anyhow::Result<Strin
     let (patched, enrol) = (folder.join("patched.img"), folder.join("stock.enrol"));
     std::fs::write(&enrol, fleet.enrolment(device)?)?;
     let mut command = fleet.muster(&["image", "patch", "--yes", "--json"]);
-    command.arg(&stock).arg("--agent").arg(&fleet.agent).arg("--enrol").arg(&enrol).arg("--output").arg(&patched);
+    command.arg(&stock).arg("--release").arg(&fleet.release).arg("--enrol").arg(&enrol).arg("--output").arg(&patched);
     let told: Value = serde_json::from_str(&output(&mut command)?)?;
     ensure!(told["way"] == way, "it went another way in: {told}");
     let mut machine = Machine::start_with(&patched, &fleet.log(device), MEMORY_MIB)?;

@@ -13,6 +13,8 @@ use muster_provisioning::network::Network;
 use muster_provisioning::patch::source;
 use muster_shared::Digest;
 use muster_shared::digest::Hasher;
+use muster_shared::id::Target;
+use muster_shared::release::ReleaseVersion;
 use serde::Serialize;
 
 use super::inputs::{self, Entry};
@@ -23,9 +25,8 @@ use crate::output::{self, Facts};
 /// Arguments of `muster image build`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The agent for the device: its program, or the Debian package of a release
-    #[arg(long, value_name = "FILE")]
-    agent: PathBuf,
+    #[command(flatten)]
+    agent: inputs::Source,
     /// Which of Debian's kernels: generic for boards and PCs, cloud for virtual machines
     #[arg(long, value_enum, default_value = "generic")]
     kernel: KernelName,
@@ -72,14 +73,16 @@ struct View<'a> {
     sha256: Digest,
     kernel: &'a str,
     agent: Digest,
+    release: &'a ReleaseVersion,
+    target: &'a Target,
     packages: &'a [Package],
 }
 
 pub fn run(args: Args, session: &Session) -> Result<()> {
-    let agent = inputs::agent(&args.agent)?;
-    let architecture = image::architecture(&agent).ok_or_else(|| {
-        Failure::new(format!("{} is no program for a device: neither for arm64 nor for amd64", args.agent.display()))
-            .hint("`cargo xtask cross` builds agents for devices; a release has them, too")
+    let agent = args.agent.agent(session)?;
+    let architecture = image::architecture(&agent.bytes).ok_or_else(|| {
+        Failure::new(format!("an appliance is arm64 or amd64, and the agent is for {}", agent.target))
+            .hint("name another --target; a 32-bit board's own system takes the agent by `muster image patch`")
     })?;
     let enrolment = args.entry.read(session)?;
     let network = args.network.as_deref().map(network).transpose()?;
@@ -88,7 +91,7 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
     let made_s = packages.iter().map(|package| package.made_s).max().unwrap_or_default();
     let attempt = || format!("cannot make {}", args.output.display());
     eprintln!("putting the system together");
-    let from = Ingredients { architecture, packages: &packages, agent: &agent, made_s };
+    let from = Ingredients { architecture, packages: &packages, agent: &agent.bytes, made_s };
     let system = assemble(&from).attempt(attempt)?;
     let image = Image {
         architecture,
@@ -105,13 +108,16 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
             bytes,
             sha256,
             kernel: &system.kernel,
-            agent: Digest::of(&agent),
+            agent: Digest::of(&agent.bytes),
+            release: &agent.release,
+            target: &agent.target,
             packages: &packages,
         })?;
     } else {
         let mut facts = Facts::default();
         facts.add("image", args.output.display());
         facts.add("for", format_args!("{architecture}, started by UEFI"));
+        facts.add("agent", format_args!("release {}, {}", agent.release, agent.target));
         facts.add("size", output::bytes(bytes));
         facts.add("sha-256", sha256);
         facts.add("kernel", &system.kernel);

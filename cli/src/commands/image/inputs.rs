@@ -1,26 +1,88 @@
-//! What both commands take: the agent, and what lets the device in.
+//! What both commands take: the agent of a release that verifies, and what lets the device in.
 
 use std::path::{Path, PathBuf};
 
-use muster_provisioning::disk::cpio::Tree;
 use muster_provisioning::enrolment::{By, Enrolment, Url};
-use muster_provisioning::image::package::Package;
-use muster_shared::DeviceId;
 use muster_shared::claim::ClaimToken;
-use muster_shared::id::LabelText;
+use muster_shared::id::{LabelText, Target};
+use muster_shared::release::{self, ArtifactKind, Asked, FileFound, Release, ReleaseVersion, VerifiedRelease};
+use muster_shared::{DeviceId, Digest};
 
 use crate::commands::claim::label;
+use crate::commands::release::SIGNERS;
+use crate::commands::release::root::RootFrom;
 use crate::context::Session;
 use crate::error::{Attempt as _, Failure, Result, warn};
 use crate::files;
 use crate::output::now_ms;
+use crate::release::AtHand;
 
-/// The largest program or package that is read.
+/// The largest program that is read.
 const AGENT_BYTES_MAX: u64 = 256 << 20;
 /// The largest file that a person writes.
 const TEXT_BYTES_MAX: u64 = 64 * 1024;
-/// Where a package has the agent.
-const PLACE: &str = "usr/bin/muster-agent";
+/// For which devices, where a release has agents for several and nobody says: most boards of today.
+const USUAL: &str = "aarch64-unknown-linux-gnu";
+
+/// Whose agent goes onto the device.
+#[derive(clap::Args)]
+pub struct Source {
+    /// The release that the agent is taken from, signed by the fleet's release signers: its folder
+    #[arg(long, value_name = "FOLDER")]
+    release: PathBuf,
+    /// For which kind of device, where the release has agents for several [default: aarch64-unknown-linux-gnu]
+    #[arg(long, value_name = "TARGET")]
+    target: Option<Target>,
+    #[command(flatten)]
+    root: RootFrom,
+}
+
+/// An agent that the release signers stand for.
+pub struct Agent {
+    /// Its program.
+    pub bytes: Vec<u8>,
+    /// Of which release.
+    pub release: ReleaseVersion,
+    /// For which devices.
+    pub target: Target,
+}
+
+impl Source {
+    /// Reads the agent, once its release verifies and names these very bytes for this kind of device.
+    pub fn agent(&self, session: &Session) -> Result<Agent> {
+        let at_hand = AtHand::open(&self.release)?;
+        let root = self.root.read(session)?;
+        let attempt = || format!("cannot take the agent of the release {}", at_hand.path.display());
+        let verified = VerifiedRelease::verify(&at_hand.envelope, &root).attempt(attempt);
+        let verified = verified.map_err(|failure| failure.hint(SIGNERS))?;
+        let target = self.target(verified.release())?;
+        let judge = |file| {
+            let asked = Asked { now_ms: now_ms(), installed: None, target: &target, kind: ArtifactKind::Agent, file };
+            release::judge(&verified, &root, &asked).map_err(|why| {
+                let next = why.next_move();
+                Failure::new(format!("{}: {why}", attempt())).hint(next)
+            })
+        };
+        let path = at_hand.file(judge(None)?);
+        let attempt = || format!("cannot read the agent {}", path.display());
+        let file = std::fs::File::open(&path).attempt(attempt)?;
+        let bytes = files::read_bounded(file, AGENT_BYTES_MAX).attempt(attempt)?;
+        judge(Some(FileFound { bytes: bytes.len() as u64, sha256: Digest::of(&bytes) }))?;
+        Ok(Agent { bytes, release: verified.release().version.clone(), target })
+    }
+
+    /// For which devices: what was said, or the only ones there are, or the usual ones.
+    fn target(&self, release: &Release) -> Result<Target> {
+        if let Some(target) = &self.target {
+            return Ok(target.clone());
+        }
+        let mut offered = release.of_kind(ArtifactKind::Agent);
+        match (offered.next(), offered.next()) {
+            (Some(only), None) => Ok(only.target.clone()),
+            _ => USUAL.parse::<Target>().attempt(|| "cannot choose a kind of device"),
+        }
+    }
+}
 
 /// How the device gets in.
 #[derive(clap::Args)]
@@ -94,22 +156,4 @@ pub fn text(path: &Path) -> Result<String> {
     let file = std::fs::File::open(path).attempt(attempt)?;
     let bytes = files::read_bounded(file, TEXT_BYTES_MAX).attempt(attempt)?;
     String::from_utf8(bytes).attempt(attempt)
-}
-
-/// The agent's program, from a program or from its Debian package.
-pub fn agent(path: &Path) -> Result<Vec<u8>> {
-    let attempt = || format!("cannot read the agent in {}", path.display());
-    let file = std::fs::File::open(path).attempt(attempt)?;
-    let bytes = files::read_bounded(file, AGENT_BYTES_MAX).attempt(attempt)?;
-    if !bytes.starts_with(b"!<arch>\n") {
-        return Ok(bytes);
-    }
-    let package = Package::from_bytes(&path.display().to_string(), bytes).attempt(attempt)?;
-    let mut tree = Tree::new();
-    package.unpack(&mut tree, &|path| path == PLACE).attempt(attempt)?;
-    let (_, agent) = tree.file(PLACE).ok_or_else(|| {
-        Failure::new(format!("the package {} has no {PLACE}", package.name))
-            .hint("name the package muster-agent of a release, or the program itself")
-    })?;
-    Ok(agent.to_vec())
 }

@@ -1,5 +1,5 @@
-//! `muster image`: what a device starts from. Everything happens in files of the user's own; no control plane is
-//! asked.
+//! `muster image`: what a device starts from. The agent is one that the fleet's release signers stand for.
+//! Everything happens in files of the user's own; no control plane is asked.
 
 mod build;
 mod inputs;

@@ -18,9 +18,8 @@ use crate::output::{self, Table};
 pub struct Args {
     /// The system's image as you have it, packed (.xz, .gz, .zst) or not; it stays as it is
     image: PathBuf,
-    /// The agent for the device: its program, or the Debian package of a release
-    #[arg(long, value_name = "FILE")]
-    agent: PathBuf,
+    #[command(flatten)]
+    agent: inputs::Source,
     #[command(flatten)]
     entry: Entry,
     /// The way in, where you know better: files for cloud-init on the boot partition, or files in the ext4 root
@@ -63,7 +62,7 @@ struct ViewChange<'a> {
 }
 
 pub fn run(args: Args, session: &Session) -> Result<()> {
-    let agent = inputs::agent(&args.agent)?;
+    let agent = args.agent.agent(session)?;
     let enrolment = args.entry.read(session)?.ok_or_else(|| {
         Failure::new("nothing would let the device in")
             .hint("add --claim TOKEN from `muster claim new`, --factory, or --enrol FILE")
@@ -78,7 +77,7 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
         WayName::Nocloud => Way::NoCloud,
         WayName::Inject => Way::Inject,
     });
-    let plan = plan(&look, &Wanted { agent: &agent, enrolment: &enrolment, way }).attempt(attempt)?;
+    let plan = plan(&look, &Wanted { agent: &agent.bytes, enrolment: &enrolment, way }).attempt(attempt)?;
     if !args.json {
         show(&plan)?;
     }
