@@ -84,8 +84,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 type Show = fn(&mut Fleet) -> anyhow::Result<String>;
 
 /// The long forms; each says what it saw.
-const LONG: [(&str, Show); 5] = [
+const LONG: [(&str, Show); 7] = [
     ("a system that does not boot: the old one returns", slots::broken),
+    ("a system that hangs: the old one returns", slots::hung),
+    ("a system that does not reach the control plane: the old one returns", slots::silent),
     ("power cuts during the first boot", cuts::first_boot),
     ("power cuts while a model is fetched", cuts::fetch),
     ("stock Debian without cloud-init: patched, enrolled", stock::without_cloud_init),
