@@ -30,6 +30,11 @@ pub async fn confirm(db: &impl ConnectionTrait, id: &DeviceId, now_ms: UnixMs) -
     execute(db, "note that a device is empty", sql, [id.as_str().into(), big(now_ms).into()]).await.map(drop)
 }
 
+/// Whether a device said that it is empty.
+pub async fn is_confirmed(db: &impl ConnectionTrait, id: &DeviceId) -> Result<bool, DbError> {
+    Ok(list(db).await?.get(id).is_some_and(|departure| departure.confirmed_ms.is_some()))
+}
+
 /// A device stays after all.
 pub async fn forget(db: &impl ConnectionTrait, id: &DeviceId) -> Result<(), DbError> {
     let sql = "DELETE FROM departures WHERE device = $1";

@@ -138,6 +138,8 @@ pub async fn decommission(plane: &Plane, id: &DeviceId, reason: &str) -> Result<
         return Err(MemberError::Unknown(id.clone()));
     }
     match db::members::standing(&transaction, id).await?.standing {
+        // It has left since it was asked.
+        Standing::Revoked if db::departures::is_confirmed(&transaction, id).await? => return Ok(()),
         Standing::Revoked => return Err(MemberError::IsRevoked(id.clone())),
         Standing::Leaving => return Ok(()),
         Standing::Member | Standing::Waiting | Standing::Held | Standing::Cloned => {}
