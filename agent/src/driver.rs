@@ -31,7 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use self::start::{Run, run};
+pub use self::start::{Ended, Run, run};
 
 use self::calls::Calls;
 use crate::config::Config;

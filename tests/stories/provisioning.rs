@@ -83,6 +83,11 @@ fn a_device_leaves_empty_says_so_by_its_key_and_is_revoked() -> Result<()> {
     muster_world::until("it to forget who it was", muster_world::DEADLINE, || Ok((!folder.exists()).then_some(())))?;
     world.stop_agent(&leaves)?;
     is_empty(&world, &leaves)?;
+    // A supervisor that starts it again is told that there is nothing to do.
+    let mut again = Command::new(&world.programs().agent);
+    let again = again.args(["run", "--config"]).arg(world.device_folder(&leaves).join("agent.toml")).output()?;
+    ensure!(again.status.code() == Some(3), "{again:?}");
+    is_empty(&world, &leaves)?;
     ensure!(world.until_whole("digits", 1)?.contains(stays), "its replica did not move");
     ensure!(world.events("deviceLeaving")?.len() == 1, "nobody was told");
     world.muster(&["delete", "device", &leaves])?;

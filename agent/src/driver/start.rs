@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use super::restore::{owner_limits, restore};
 use super::{Calls, Driver, HELLO_EVERY};
@@ -32,6 +32,7 @@ use crate::mqtt::{self, Connect, Mqtt};
 use crate::network::line::Lines;
 use crate::network::route::{Mode, Way};
 use crate::outside::{Steady, Timekeeper, random};
+use crate::release;
 use crate::renewal::Renewal;
 use crate::status::StatusKeeper;
 use crate::store::Store;
@@ -58,12 +59,24 @@ pub struct Run {
     pub ready_file: Option<PathBuf>,
 }
 
-/// Runs the agent until `stop`.
-pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
+/// Why it runs no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It is in no fleet: it never was, or has left.
+    InNoFleet,
+}
+
+/// Runs the agent until `stop`, or until it has left its fleet.
+pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<Ended> {
     let config = options.config;
     departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
-    let enrolment = identity::enrolment(&config.data)?
-        .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
+    let Some(enrolment) = identity::enrolment(&config.data)? else {
+        error!("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it");
+        return Ok(Ended::InNoFleet);
+    };
+    release::note_running(&config.data);
     let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
     let journal = Arc::new(Journal::open(&config.data).context("is another agent running on this data?")?);
     let (inbox, events) = mpsc::channel(INBOX_MAX);
@@ -161,14 +174,16 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
     driver.pump(events, &mut incoming, stop).await;
-    if let Some(told) = driver.leaving.take() {
+    let told = driver.leaving.take();
+    let ended = if told.is_some() { Ended::InNoFleet } else { Ended::Stopped };
+    if let Some(told) = told {
         driver.leave(told, &mut incoming).await?;
     }
     // It notes that the agent does not run any more.
     let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
-    Ok(())
+    Ok(ended)
 }
 
 fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> {
