@@ -16,10 +16,23 @@ drive() {
         [ "$(busybox cat "$name/size")" = $(($1 * 2048)) ] && echo "${name##*/}"
     done
 }
-until [ -n "$(drive 100)" ] && [ -n "$(drive 128)" ] && [ -n "$(drive 64)" ] && [ -n "$(drive 16)" ] \
-    && [ -n "$(drive 72)" ] && [ -n "$(drive 80)" ] && [ -n "$(drive 88)" ]; do
-    busybox sleep 0.1
-done
+# Waits for something, and ends all of it where that does not come.
+wait_for() {
+    waited=0
+    until "$@" > /tmp/waited 2>&1; do
+        if [ $waited -gt 1200 ]; then
+            echo "this did not come: $*"
+            busybox cat /tmp/waited
+            busybox grep . /sys/block/*/size
+            busybox dmesg | busybox tail -n 20
+            busybox poweroff -f
+        fi
+        waited=$((waited + 1))
+        busybox sleep 0.1
+    done
+}
+has_drive() { [ -n "$(drive "$1")" ]; }
+for size in 100 128 64 16 72 80 88; do wait_for has_drive $size; done
 stick=$(drive 100)
 say() { echo "@@ $*"; }
 flash() {
@@ -34,14 +47,14 @@ flash "$stick" mmcblk0 --claims /kit
 busybox blockdev --rereadpt "/dev/$stick"
 busybox mkdir -p /mnt
 say mounted
-until busybox mount -t vfat "/dev/${stick}1" /mnt; do busybox sleep 0.1; done
+wait_for busybox mount -t vfat "/dev/${stick}1" /mnt
 flash "$stick"
 say part
 flash "/dev/${stick}1"
 busybox umount /mnt
 say hidden
 busybox unshare -m sh -c "busybox mount -t vfat /dev/${stick}1 /mnt; echo > /tmp/hidden; until [ -e /tmp/seen ]; do busybox sleep 0.1; done" &
-until [ -e /tmp/hidden ]; do busybox sleep 0.1; done
+wait_for [ -e /tmp/hidden ]
 flash "$stick"
 echo > /tmp/seen
 wait
@@ -64,13 +77,13 @@ say bad
 flash "$(drive 72)" mmcblk0
 say stopped
 muster flash /image.img.xz "$(drive 80)" --yes --no-counterfeit-check > /tmp/stopped 2>&1 &
-until busybox grep -q writing /tmp/stopped; do busybox sleep 0.1; done
+wait_for busybox grep writing /tmp/stopped
 kill -TERM $!
 wait $!
 echo "exit $?"
 busybox cat /tmp/stopped
 muster flash /image.img.xz "$(drive 88)" --yes --no-counterfeit-check > /tmp/pulled 2>&1 &
-until busybox grep -q writing /tmp/pulled; do busybox sleep 0.1; done
+wait_for busybox grep writing /tmp/pulled
 say pull now
 wait $!
 code=$?

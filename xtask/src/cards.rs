@@ -35,7 +35,7 @@ const EXPECTED: [(&str, &[&str]); 12] = [
     ("part", &["is a part of the drive", "name the whole drive", "exit 1"]),
     ("hidden", &["is in use: something mounted it", "exit 1"]),
     ("locked", &["it can only be read", "exit 1"]),
-    ("small", &["it holds 16777216 bytes, and 33554432 are needed", "exit 1"]),
+    ("small", &["it holds 16777216 bytes, and at least", "exit 1"]),
     ("fixed", &["it cannot be taken out of this machine", "exit 1", "vda: 32.00 MiB written and read back", "exit 0"]),
     ("swap", &["this machine runs from it (vda is swap)", "exit 1"]),
     (
@@ -70,11 +70,14 @@ pub fn run() -> anyhow::Result<()> {
     let mut machine = start(architecture, emulator, folder.path())?;
     until("the stick to be written", DEADLINE, || {
         running(&mut machine, &at("console"))?;
-        Ok(std::fs::read_to_string(at("console"))?.contains("@@ pull now").then_some(()))
+        Ok(said(&at("console"))?.contains("@@ pull now").then_some(()))
     })?;
-    UnixStream::connect(at("monitor"))?.write_all(b"device_del pull\n")?;
+    // Open to the end: what a connection that closes has said is not always heard.
+    let mut monitor = UnixStream::connect(at("monitor"))?;
+    monitor.write_all(b"device_del pull\n")?;
     until("the machine to switch itself off", DEADLINE, || Ok(machine.try_wait()?))?;
-    let console = std::fs::read_to_string(at("console"))?.replace('\r', "");
+    drop(monitor);
+    let console = said(&at("console"))?.replace('\r', "");
     for (part, expected) in EXPECTED {
         let said = console.split(&format!("@@ {part}\n")).nth(1).and_then(|rest| rest.split("@@ ").next());
         let said = said.with_context(|| format!("{part} was never reached:\n{}", last_lines(&at("console"))))?;
@@ -104,9 +107,9 @@ fn more(muster: &Path, image: &Path) -> anyhow::Result<Tree> {
     let paths = needs.lines().flat_map(str::split_whitespace).filter(|word| word.starts_with('/'));
     for library in paths {
         // `/lib` and `/lib64` are links in the machine.
-        let place = library.trim_start_matches('/').replacen("lib64/", "usr/lib64/", 1);
-        let place = if place.starts_with("lib/") { format!("usr/{place}") } else { place };
-        let place = place.replacen("usr/lib64/", "usr/lib/", 1);
+        let place = library.trim_start_matches('/');
+        let is_link = place.starts_with("lib/") || place.starts_with("lib64/");
+        let place = if is_link { format!("usr/{place}") } else { place.to_owned() };
         tree.put(&place, Node::File(bytes(Path::new(library))?.into(), true));
     }
     let mut file = File::options().create_new(true).read(true).write(true).open(image)?;
@@ -192,6 +195,11 @@ fn start(architecture: Architecture, emulator: &str, folder: &Path) -> anyhow::R
     let console = File::create(at("console"))?;
     let child = command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console).spawn();
     child.with_context(|| format!("cannot start {emulator}"))
+}
+
+/// What the machine has said so far; perhaps half of a letter at the end.
+fn said(console: &Path) -> anyhow::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read(console)?).into_owned())
 }
 
 fn running(machine: &mut Child, console: &Path) -> anyhow::Result<()> {

@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(judged("sdb", 512 * SECTORS), "ok");
         assert_eq!(
             judged("sdb", 512 * SECTORS + 1),
-            "sdb is not written to: it holds 32768 bytes, and 32769 are needed"
+            "sdb is not written to: it holds 32768 bytes, and at least 32769 are needed"
         );
         made.mounts(&["1:1 /dev/sda1 /", "1:2 /dev/sdb1 /media/me/my\\040card"]);
         assert_eq!(judged("sdb", 1), "sdb is not written to: sdb1 is mounted at /media/me/my card");

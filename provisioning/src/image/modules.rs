@@ -222,10 +222,18 @@ fn lists(all: &BTreeMap<String, Module>, chosen: &BTreeSet<String>) -> (String, 
     (dependencies, aliases)
 }
 
+/// Of what a name means, what every processor can load. One that does the same faster on some is left to the kernel,
+/// which asks for it by itself: here a module that cannot be loaded keeps those back that name it.
+fn sure<'a>(all: &'a BTreeMap<String, Module>, name: &str) -> Vec<&'a String> {
+    let meant = meant(all, name);
+    if all.contains_key(name) { meant } else { meant.into_iter().filter(|name| name.ends_with("_generic")).collect() }
+}
+
 /// All that a module needs, each behind what it needs itself.
 fn gather<'a>(all: &'a BTreeMap<String, Module>, name: &str, seen: &mut BTreeSet<&'a str>, needed: &mut Vec<&'a str>) {
     let told = &all[name].told;
-    for next in told.depends.iter().chain(&told.before).flat_map(|next| meant(all, next)) {
+    let hard = told.depends.iter().flat_map(|next| meant(all, next));
+    for next in hard.chain(told.before.iter().flat_map(|next| sure(all, next))) {
         if next != name && seen.insert(next) {
             gather(all, next, seen, needed);
             needed.push(next);
@@ -318,6 +326,26 @@ mod tests {
         .into();
         let (dependencies, _) = lists(&all, &choose(&all));
         assert!(dependencies.contains("ext4.ko: kernel/lib/virtio.ko kernel/lib/ring.ko\n"), "{dependencies}");
+    }
+
+    /// A disk's driver was not loaded on processors that compute its checksum by no instruction of their own.
+    #[test]
+    fn a_module_for_some_processors_keeps_none_back() {
+        let mut all: BTreeMap<_, _> = [
+            module("kernel/drivers/scsi/sd_mod.ko", &["crc_t10dif"], &[]),
+            module("kernel/lib/crc-t10dif.ko", &[], &["crct10dif"]),
+            module("kernel/crypto/crct10dif_generic.ko", &[], &[]),
+            module("kernel/arch/x86/crypto/crct10dif-pclmul.ko", &[], &[]),
+        ]
+        .into();
+        for name in ["crct10dif_generic", "crct10dif_pclmul"] {
+            all.get_mut(name).expect("a module").told.aliases.push("crct10dif".to_owned());
+        }
+        let chosen = choose(&all);
+        assert_eq!(chosen.len(), 4, "the fast one is there, for whom it serves");
+        let (dependencies, _) = lists(&all, &chosen);
+        let line = "sd_mod.ko: kernel/lib/crc-t10dif.ko kernel/crypto/crct10dif_generic.ko\n";
+        assert!(dependencies.contains(line), "{dependencies}");
     }
 
     #[test]

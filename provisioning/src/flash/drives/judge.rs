@@ -88,7 +88,7 @@ impl fmt::Display for Objection {
             Self::BootArea => f.write_str("it is a boot area of soldered memory"),
             Self::Software => f.write_str("it is made by software of this machine"),
             Self::BuiltIn => f.write_str("it cannot be taken out of this machine"),
-            Self::TooSmall { bytes, needs } => write!(f, "it holds {bytes} bytes, and {needs} are needed"),
+            Self::TooSmall { bytes, needs } => write!(f, "it holds {bytes} bytes, and at least {needs} are needed"),
         }
     }
 }
@@ -210,7 +210,7 @@ mod tests {
         check(Drive { read_only: true, ..stick() }, any, &["it can only be read"]);
         let small = Drive { bytes: 100, ..stick() };
         check(small.clone(), Wish { bytes: 100, ..any }, &[]);
-        check(small, Wish { bytes: 101, ..any }, &["it holds 100 bytes, and 101 are needed"]);
+        check(small, Wish { bytes: 101, ..any }, &["it holds 100 bytes, and at least 101 are needed"]);
         let boot = Drive { name: "mmcblk0boot1".to_owned(), bus: Bus::Emmc, removable: false, ..stick() };
         check(boot, built_in, &["it is a boot area of soldered memory"]);
     }
