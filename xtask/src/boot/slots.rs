@@ -2,6 +2,7 @@
 //! not reach the control plane. Each uses up its tries, and the old one returns, without anybody's hand.
 
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
 
 use anyhow::{Context as _, ensure};
 use muster_provisioning::disk::cpio::Tree;
@@ -67,11 +68,15 @@ fn returns(fleet: &mut Fleet, fault: Fault) -> anyhow::Result<String> {
     let place = esp(&mut file)?;
     let mut window = Window::new(&file, place.start, place.bytes)?;
     fat::change(&mut window, |system| {
-        fat::copy(system, "muster/a/linux", "muster/b/linux")?;
-        let mut initrd = fat::get(system, "muster/a/initrd")?.unwrap_or_default();
-        initrd.resize(initrd.len().next_multiple_of(4), 0);
-        fault.files.archive(&mut initrd)?;
-        fat::put(system, "muster/b/initrd", &initrd)?;
+        for name in ["linux", "initrd"] {
+            fat::copy(system, &format!("muster/a/{name}"), &format!("muster/b/{name}"))?;
+        }
+        let mut initrd = system.root_dir().open_file("muster/b/initrd")?;
+        let end = initrd.seek(SeekFrom::End(0))?;
+        let mut more = vec![0; (end.next_multiple_of(4) - end) as usize];
+        fault.files.archive(&mut more)?;
+        initrd.write_all(&more)?;
+        initrd.flush()?;
         fat::put(system, &format!("{}/{}", entry::FOLDER, Name::new(Slot::B)), entry.as_bytes())
     })?;
 
