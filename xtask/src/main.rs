@@ -13,6 +13,7 @@ mod demo;
 mod installer;
 mod measure;
 mod release;
+mod report;
 mod setup;
 mod shell;
 mod sim;

@@ -7,7 +7,6 @@ mod cuts;
 mod debian;
 mod fleet;
 mod machine;
-mod report;
 mod slots;
 mod stock;
 
@@ -23,8 +22,8 @@ use muster_world::post;
 pub use self::debian::packages;
 use self::fleet::Fleet;
 use self::machine::Machine;
-use self::report::Report;
 use crate::cross::{self, Target};
+use crate::report::{Goal, Report};
 use crate::{build, setup};
 
 /// What to show.
@@ -57,28 +56,33 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // `--yes` is looked for where packages are installed; no flag means the short form.
     let _ = (options.yes, options.short);
     let mut report = Report::default();
-    let fleet = report.try_to("an image is built, twice the same", || Fleet::start(&agent(options)?));
-    let Some(mut fleet) = fleet else { return report.print() };
+    let fleet = try_to(&mut report, "an image is built, twice the same", || Fleet::start(&agent(options)?));
+    let Some(mut fleet) = fleet else { return report.print("boot") };
     for (name, row) in fleet.told() {
-        report.figure(&name, row, "");
+        report.figure(&format!("{name}, s"), row, Goal::None, "");
     }
-    if let Some(seconds) = report.try_to("an empty disk becomes a device that answers", || first_boot(&mut fleet)) {
-        for (name, seconds) in seconds {
-            report.figure(&name, seconds, "since power-on, emulated");
-        }
+    let answers = "an empty disk becomes a device that answers";
+    for (name, seconds) in try_to(&mut report, answers, || first_boot(&mut fleet)).unwrap_or_default() {
+        report.figure(&format!("{name}, s"), seconds, Goal::None, "since power-on, emulated");
     }
     if options.long {
         let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
         for (name, show) in LONG {
             if wanted(name) {
                 let began = Instant::now();
-                if let Some(note) = report.try_to(name, || show(&mut fleet)) {
-                    report.shown(name, began.elapsed(), &note);
+                if let Some(note) = try_to(&mut report, name, || show(&mut fleet)) {
+                    report.figure(&format!("{name}, s"), began.elapsed().as_secs_f64(), Goal::None, &note);
                 }
             }
         }
     }
-    report.print()
+    report.print("boot")
+}
+
+/// Says what is begun: each takes minutes.
+fn try_to<T>(report: &mut Report, name: &str, what: impl FnOnce() -> anyhow::Result<T>) -> Option<T> {
+    eprintln!("{name}");
+    report.try_to(name, what)
 }
 
 type Show = fn(&mut Fleet) -> anyhow::Result<String>;
