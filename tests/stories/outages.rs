@@ -70,9 +70,9 @@ fn a_database_from_an_older_copy_takes_no_device_back() -> Result<()> {
             Ok((applied(world, device)? > before).then_some(()))
         })?;
     }
+    watch.stop()?;
     // And it goes on: what is wanted from now on reaches the devices.
     world.muster(&["scale", "digits", "--replicas", "1"])?;
-    watch.stop()?;
     world.until_whole("digits", 1)?;
     Ok(())
 }
