@@ -1,6 +1,7 @@
 //! Power cuts: a machine that is switched off at any moment comes back and converges.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use muster_world::Bundle;
@@ -11,24 +12,27 @@ use super::machine::Machine;
 
 /// How many moments.
 const CUTS: u32 = 20;
-/// The firmware's share of a boot, in seconds: it writes nothing.
-const FIRMWARE_S: f64 = 6.0;
+/// The firmware's share of the time before the system's first word: it writes nothing. Then the boot loader counts.
+const FIRMWARE: f64 = 0.8;
+/// What is in each word of the system.
+const WORDS: &str = "muster: ";
 /// What is fetched: long enough on its way that it can be cut, in bytes.
 const MODEL_BYTES: usize = 8 << 20;
 const MODEL: &str = "large";
 
 /// At twenty moments of the first boot, each on a disk of its own.
 pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
-    // How long it takes without a cut.
-    let whole = enrol(fleet, "uncut")?;
+    let course = uncut(fleet)?;
     let mut slowest = 0f64;
     for cut in 0..CUTS {
         let device = format!("cut-{cut}");
         let disk = fleet.new_disk(&device)?;
-        let moment = FIRMWARE_S + (whole - FIRMWARE_S) * (f64::from(cut) + 0.5) / f64::from(CUTS);
         let mut machine = Machine::start(&disk, &fleet.log(&device))?;
-        machine.run_until(Duration::from_secs_f64(moment))?;
-        let last = machine.console()?.lines().rfind(|line| line.contains("muster:")).unwrap_or("nothing").to_owned();
+        let (words, after) = moment(&course, (f64::from(cut) + 0.5) / f64::from(CUTS));
+        machine.until("a moment of its boot", |console| said(console) >= words)?;
+        machine.run_until(Duration::from_secs_f64(machine.seconds() + after))?;
+        let (moment, console) = (machine.seconds(), machine.console()?);
+        let last = console.lines().rfind(|line| line.contains(WORDS)).unwrap_or("nothing").trim().to_owned();
         machine.cut()?;
         let enrolled = fleet.world.devices()?.iter().any(|told| told["id"] == device);
         if enrolled {
@@ -38,7 +42,7 @@ pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
         let converged = back(fleet, &device, &mut machine);
         converged.with_context(|| format!("switched off {moment:.1} s after power-on, when it had said: {last}"))?;
         slowest = slowest.max(machine.seconds());
-        eprintln!("  {device}: off at {moment:.1} s ({}), back in {:.1} s", last.trim(), machine.seconds());
+        eprintln!("  {device}: off at {moment:.1} s ({last}), back in {:.1} s", machine.seconds());
         machine.cut()?;
         fleet.check_disk(&disk).with_context(|| format!("switched off {moment:.1} s after power-on"))?;
         std::fs::remove_file(&disk)?;
@@ -46,20 +50,45 @@ pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
     Ok(format!("{CUTS} cuts; back and proven after {slowest:.0} s at most"))
 }
 
+/// How often the system has spoken.
+fn said(console: &str) -> usize {
+    console.lines().filter(|line| line.contains(WORDS)).count()
+}
+
+/// Where in a course: after how many of its words, and how many seconds behind the last of them. Words are the clock,
+/// since a busy machine plays the other one slowly.
+fn moment(course: &[f64], share: f64) -> (usize, f64) {
+    let (first, end) = (course.first().copied().unwrap_or(0.0), course.last().copied().unwrap_or(0.0));
+    let begin = first * FIRMWARE;
+    let at = begin + (end - begin) * share;
+    let words = course.iter().take_while(|word| **word <= at).count();
+    (words, at - words.checked_sub(1).and_then(|last| course.get(last)).copied().unwrap_or(0.0))
+}
+
 /// Waits until a device is connected and its system proven.
 fn back(fleet: &mut Fleet, device: &str, machine: &mut Machine) -> anyhow::Result<()> {
     fleet.until_connected(device, machine)?;
-    machine.until("the system to be proven", |console| console.contains("is proven"))
+    machine.until("the system to be proven", is_proven)
 }
 
-/// A first boot without a cut; how long it took.
-fn enrol(fleet: &mut Fleet, device: &str) -> anyhow::Result<f64> {
+fn is_proven(console: &str) -> bool {
+    console.contains("is proven")
+}
+
+/// A first boot without a cut: when each word of its system came, in seconds since power-on.
+fn uncut(fleet: &mut Fleet) -> anyhow::Result<Vec<f64>> {
+    let device = "uncut";
     let disk = fleet.new_disk(device)?;
-    let mut machine = Machine::start(&disk, &fleet.log(device))?;
-    back(fleet, device, &mut machine)?;
-    let seconds = machine.seconds();
+    let (mut machine, began) = (Machine::start(&disk, &fleet.log(device))?, Instant::now());
+    let course = RefCell::new(vec![]);
+    machine.until("the system to be proven", |console| {
+        let mut course = course.borrow_mut();
+        let new = said(console).saturating_sub(course.len());
+        course.extend(std::iter::repeat_n(began.elapsed().as_secs_f64(), new));
+        is_proven(console)
+    })?;
     machine.cut()?;
-    Ok(seconds)
+    Ok(course.into_inner())
 }
 
 /// At twenty moments of a fetch, on one disk that goes on: each time another version is on its way.
@@ -125,4 +154,18 @@ fn noise(version: u32) -> Vec<u8> {
         .input("x", &[0, 4])
         .output("y", &[0, 4])
         .file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_by_the_words_before_them() {
+        let course = [10.0, 12.0, 20.0];
+        assert_eq!(moment(&course, 0.0), (0, 8.0));
+        assert_eq!(moment(&course, 0.25), (1, 1.0));
+        assert_eq!(moment(&course, 0.5), (2, 2.0));
+        assert_eq!(moment(&course, 1.0), (3, 0.0));
+    }
 }
