@@ -17,8 +17,10 @@ const FIRMWARE: f64 = 0.8;
 /// What is in each word of the system.
 const WORDS: &str = "muster: ";
 /// What is fetched: long enough on its way that it can be cut, in bytes.
-const MODEL_BYTES: usize = 8 << 20;
+const MODEL_BYTES: usize = 24 << 20;
 const MODEL: &str = "large";
+/// A slot's phase.
+const FETCHING: &str = "fetching";
 
 /// At twenty moments of the first boot, each on a disk of its own.
 pub fn first_boot(fleet: &mut Fleet) -> anyhow::Result<String> {
@@ -99,23 +101,23 @@ pub fn fetch(fleet: &mut Fleet) -> anyhow::Result<String> {
     let disk = fleet.new_disk(device)?;
     let mut machine = Machine::start(&disk, &fleet.log(device))?;
     back(&mut fleet, device, &mut machine)?;
-    let began = machine.seconds();
     wish(&fleet, 1)?;
-    fleet.until_serves(device, MODEL, 1, &mut machine)?;
+    on_its_way(&mut fleet, device, 1, &mut machine)?;
+    let began = machine.seconds();
+    fleet.until("the first version to be there", &mut machine, |world| {
+        Ok((world.slot(device, MODEL)?["phase"] != FETCHING).then_some(()))
+    })?;
     let whole = machine.seconds() - began;
-    let (mut slowest, mut on_its_way) = (0f64, 0);
+    fleet.until_serves(device, MODEL, 1, &mut machine)?;
+    let (mut slowest, mut fetched) = (0f64, 0);
     for cut in 0..CUTS {
         let version = cut + 2;
         wish(&fleet, version)?;
-        fleet.until(&format!("version {version} to be on its way"), &mut machine, |world| {
-            let slot = world.slot(device, MODEL)?;
-            let moves = slot["phase"] == "fetching" || slot["running"]["version"] == version;
-            Ok(moves.then_some(()))
-        })?;
-        let moment = machine.seconds() + whole * f64::from(cut) / f64::from(CUTS);
+        on_its_way(&mut fleet, device, version, &mut machine)?;
+        let moment = machine.seconds() + whole * (f64::from(cut) + 0.5) / f64::from(CUTS);
         machine.run_until(Duration::from_secs_f64(moment))?;
         let phase = fleet.world.slot(device, MODEL)?["phase"].to_string();
-        on_its_way += u32::from(phase.contains("fetching"));
+        fetched += u32::from(phase.contains(FETCHING));
         machine.cut()?;
         fleet.until_gone(device)?;
         machine = Machine::start(&disk, &fleet.log(device))?;
@@ -126,7 +128,15 @@ pub fn fetch(fleet: &mut Fleet) -> anyhow::Result<String> {
     }
     machine.cut()?;
     fleet.check_disk(&disk)?;
-    Ok(format!("{CUTS} cuts, {on_its_way} of them while it was fetched; it serves after {slowest:.0} s at most"))
+    Ok(format!("{CUTS} cuts, {fetched} of them while it was fetched; it serves after {slowest:.0} s at most"))
+}
+
+/// Waits until a version is being fetched, or was so quickly that nobody saw it.
+fn on_its_way(fleet: &mut Fleet, device: &str, version: u32, machine: &mut Machine) -> anyhow::Result<()> {
+    fleet.until(&format!("version {version} to be on its way"), machine, |world| {
+        let slot = world.slot(device, MODEL)?;
+        Ok((slot["phase"] == FETCHING || slot["running"]["version"] == version).then_some(()))
+    })
 }
 
 /// Packs, signs, pushes and deploys a version.
