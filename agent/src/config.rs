@@ -9,6 +9,7 @@ use muster_shared::quantity::{Bytes, MilliCpu, Millis};
 use serde::{Deserialize, Serialize};
 
 use crate::doors::local_mqtt::settings as local_mqtt;
+use crate::network::{self, RawNetwork};
 
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub struct RawConfig {
     /// What this device's trust rests on beside its key.
     #[serde(default, skip_serializing_if = "is_default")]
     pub trust: RawTrust,
+    /// How this device gets out to its control plane.
+    #[serde(default, skip_serializing_if = "RawNetwork::is_default")]
+    pub network: RawNetwork,
+    /// How it shows how it stands.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub status: RawStatus,
     /// How often telemetry is sent.
     #[serde(default = "default_telemetry")]
     pub telemetry_every: Millis,
@@ -88,8 +95,17 @@ impl Default for RawLimits {
     }
 }
 
-fn is_default(trust: &RawTrust) -> bool {
-    *trust == RawTrust::default()
+/// `[status]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawStatus {
+    /// A LED that shows how the connection stands: a folder of `/sys/class/leds`, or a plain file for a line of text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub led: Option<PathBuf>,
+}
+
+fn is_default<T: Default + PartialEq>(table: &T) -> bool {
+    *table == T::default()
 }
 
 fn default_telemetry() -> Millis {
@@ -120,6 +136,12 @@ pub struct Config {
     pub predictions_from_plane: bool,
     /// A monotonic counter's program and its arguments; empty: none.
     pub counter: Vec<String>,
+    /// How this device gets out to its control plane.
+    pub network: network::Settings,
+    /// The same as it is typed.
+    pub raw_network: RawNetwork,
+    /// A LED that shows how the connection stands.
+    pub led: Option<PathBuf>,
     /// How often telemetry is sent.
     pub telemetry_every: Duration,
     /// What its owner calls this device.
@@ -149,6 +171,8 @@ pub enum ConfigError {
     #[error("telemetry-every: at least {TELEMETRY_EVERY_MIN:?}")]
     TelemetryTooOften,
     #[error(transparent)]
+    Network(#[from] network::BadNetwork),
+    #[error(transparent)]
     LocalMqtt(#[from] local_mqtt::BadSettings),
 }
 
@@ -176,6 +200,7 @@ impl Config {
         if telemetry_every < TELEMETRY_EVERY_MIN {
             return Err(ConfigError::TelemetryTooOften);
         }
+        let network = network::Settings::ready(raw.network.clone(), folder)?;
         Ok(Self {
             data: folder.join(raw.data),
             listen: raw.door.listen,
@@ -186,6 +211,10 @@ impl Config {
             models: raw.limits.models,
             predictions_from_plane: raw.limits.predictions_from_plane,
             counter: raw.trust.counter,
+            // It may be read again from elsewhere than this file's folder.
+            raw_network: RawNetwork { proxy_ca: network.proxy_ca.clone(), ..raw.network },
+            network,
+            led: raw.status.led.map(|led| folder.join(led)),
             telemetry_every,
             labels: raw.labels,
             local_mqtt: raw.local_mqtt.map(|raw| local_mqtt::Settings::ready(raw, folder)).transpose()?,

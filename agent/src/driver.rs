@@ -14,9 +14,10 @@ use muster_agent_core::reconcile::{Action, Agent, Event};
 use muster_agent_core::slot::SlotEvent;
 use muster_shared::Nonce;
 use muster_shared::checks::{self, Check};
+use muster_shared::hardware::Strain;
 use muster_shared::id::{BootId, UnixMs};
-use muster_shared::limits::NOTES_MAX;
-use muster_shared::message::{Call, ChunkData, Hello, Request, TrustUpdate};
+use muster_shared::limits::{NOTES_MAX, clip};
+use muster_shared::message::{Call, ChunkData, EventKind, Hello, Request, TrustUpdate};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::signing::payload_type;
 use muster_shared::telemetry::Ack;
@@ -35,10 +36,12 @@ use crate::config::Config;
 use crate::doors::Doors;
 use crate::effects::{Effects, Wanted};
 use crate::facts::Machine;
+use crate::facts::watch::Watch;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::mqtt::Incoming;
 use crate::outside::{Timekeeper, jitter, random};
 use crate::renewal::Renewal;
+use crate::status::StatusKeeper;
 use crate::telemetry::Telemetry;
 
 /// A hello says what this device holds; said again in case an answer was lost.
@@ -57,9 +60,13 @@ struct Driver {
     bound_kept_ms: UnixMs,
     /// Whether the present connection's server was judged at a time that may be wrong.
     unsure: bool,
+    /// How the connection stands, for those beside this device.
+    status: StatusKeeper,
     renewal: Renewal,
     effects: Effects,
     machine: Machine,
+    /// What was told of what slows it down.
+    strained: Watch,
     telemetry: Telemetry,
     doors: Arc<Doors>,
     config: Config,
@@ -106,6 +113,7 @@ impl Driver {
                 _ = save.tick(), if self.effects.has_unsaved() => self.effects.save(),
                 _ = batch.tick() => {
                     let sample = self.machine.sample();
+                    self.watch(&sample.strains);
                     self.telemetry.batch(sample, &self.effects.journal, &self.effects.mqtt, self.time.wall_ms());
                 }
                 () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => self.renewal.look(),
@@ -113,6 +121,15 @@ impl Driver {
             }
         }
         info!("the agent stops");
+    }
+
+    /// Tells of what began or ceased to slow this machine down; the report that follows says the same.
+    fn watch(&mut self, strains: &[Strain]) {
+        if let Some(text) = self.strained.look(strains, self.time.steady_ms()) {
+            info!(text, "this machine's speed changed");
+            self.carry_out(vec![Action::Tell(EventKind::Throttling, None, clip(text))]);
+            self.report_due = self.report_due.or(Some(Instant::now() + REPORT_DELAY));
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -136,6 +153,9 @@ impl Driver {
         self.time.set(self.agent.clock());
         self.telemetry.corrected(was_ms, self.time.wall_ms());
         self.renewal.clock_changed();
+        let clock = self.agent.clock();
+        let (confirmed, bound_ms) = (clock.is_confirmed(), clock.bound_ms());
+        self.status.change(self.time.wall_ms(), |status| status.clock_changed(confirmed, bound_ms));
         self.keep_bound();
     }
 
@@ -245,6 +265,7 @@ impl Driver {
             applied: self.agent.applied(),
             desired_refused: self.agent.desired_refused().cloned(),
             facts: self.machine.facts(&self.config),
+            health: self.machine.health(),
             slots: self.agent.slot_reports(),
             refusals: self.agent.refusals().to_vec(),
             floors: self.agent.reported_floors(),

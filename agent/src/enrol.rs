@@ -10,11 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use muster_agent_core::backoff::delay_ms;
 use muster_shared::api::{Enrol, EnrolWaiting, Enrolled, Problem, Renew};
 use muster_shared::checks::{self, Check};
@@ -25,22 +20,20 @@ use muster_shared::root::TrustedRoot;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::{DeviceId, Digest, wire};
 use muster_tls::TimeKnown;
-use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
-use crate::config::{RawConfig, RawDoor, RawLimits, RawTrust};
+use crate::config::{Config, RawConfig, RawDoor, RawLimits, RawStatus, RawTrust};
 use crate::identity::{self, DeviceKey, Enrolment};
-use crate::mqtt::tls_cause;
+use crate::network::connector::{Ask, Connector, Secured};
+use crate::network::fault::Fault;
+use crate::network::post::{self, Answer};
+use crate::network::resolve::Resolver;
+use crate::network::route::Mode;
+use crate::network::target::Target;
+use crate::network::{RawNetwork, Settings};
 use crate::outside::{Timekeeper, jitter};
-
-/// How long the control plane may take to answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-/// An answer: a certificate, a CA and every root so far.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A server that says to come back later than this is asked sooner.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// What a device must know beforehand; never learned from the server that it is to distrust.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +63,31 @@ pub struct Enrolling {
     pub labels: Labels,
     /// Whether to wait for an operator's approval, and while too many ask.
     pub wait: bool,
+    /// How it gets out. Nothing said: as an `agent.toml` that lies there already says.
+    pub network: RawNetwork,
+    /// Whether an `agent.toml` is written beside the data; not where the device's owner has one elsewhere.
+    pub writes_config: bool,
+}
+
+/// Told where an owner's file says something else about the network than was said here.
+pub const NETWORK_STAYS: &str =
+    "agent.toml stays as it is: write there under [network] what was said here about the proxy and the tunnel";
+
+/// How the control plane's API is reached.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Connects.
+    pub connector: Connector,
+    /// As the owner says.
+    pub settings: Settings,
+}
+
+impl Reach {
+    /// With the CA that the server must show, and what is kept below `data`.
+    pub fn new(ca: Digest, settings: Settings, data: &Path) -> anyhow::Result<Self> {
+        let connector = Connector::new(ca, settings.proxy_ca.as_deref(), Resolver::open(data))?;
+        Ok(Self { connector, settings })
+    }
 }
 
 impl Pins {
@@ -125,11 +143,14 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
         name: asked.name.clone(),
         labels: asked.labels.clone(),
     };
+    let network = network(asked)?;
+    let reach = Reach::new(pins.ca, Settings::ready(network.clone(), data)?, data)?;
+    let target = target(url)?;
     let time = Timekeeper::unconfirmed(pins.issued_ms);
     let (mut attempt, mut told) = (0, String::new());
     let enrolled = loop {
-        let answer = ask(url, "enrol", pins.ca, time.known(), &request).await;
-        let step = match answer.and_then(|answer| step(&answer, &key, asked.claim.is_some())) {
+        let answer = ask(&reach, url, &target, ("enrol", request.secret.is_some()), time.known(), &request).await;
+        let step = match answer.and_then(|(answer, _)| step(&answer, &key, asked.claim.is_some())) {
             // It was noted, or told to come back: a server that is away meanwhile changes nothing.
             Err(error) if !told.is_empty() && error.downcast_ref::<CannotReach>().is_some() => {
                 Step::Wait(format!("{error:#}"), None)
@@ -155,12 +176,19 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
     check_certificates(&enrolled, pins.ca, &key)?;
 
     identity::save_certificate(data, &enrolled.certificate)?;
-    write_config(data, asked.labels.clone())?;
+    if asked.writes_config
+        && !write_config(data, asked.labels.clone(), network.clone())?
+        && Config::read(&data.join("agent.toml"))?.raw_network != network
+    {
+        tell(NETWORK_STAYS);
+    }
     let mqtt = broker_address(&enrolled.mqtt, url)?;
+    let tunnel = enrolled.tunnel.as_deref().map(|offered| tunnel_address(offered, &target)).transpose()?;
     let enrolment = Enrolment {
         device: enrolled.device,
         url: url.to_owned(),
         mqtt,
+        tunnel,
         ca: pins.ca,
         root: pins.root,
         roots: enrolled.roots,
@@ -171,10 +199,26 @@ pub async fn enrol(asked: &Enrolling, tell: &(dyn Fn(&str) + Sync)) -> anyhow::R
     Ok(enrolment)
 }
 
+/// How this device gets out: as it was said now, else as the owner's file says.
+fn network(asked: &Enrolling) -> anyhow::Result<RawNetwork> {
+    let path = asked.data.join("agent.toml");
+    if !asked.network.is_default() || !path.exists() {
+        return Ok(asked.network.clone());
+    }
+    Ok(Config::read(&path)?.raw_network)
+}
+
+fn target(url: &str) -> anyhow::Result<Target> {
+    if !url.starts_with("https://") {
+        bail!("{url:?}: the control plane is reached by https:// only");
+    }
+    Target::of_url(url).with_context(|| format!("{url:?} is no https://HOST:PORT"))
+}
+
 fn step(answer: &Answer, key: &DeviceKey, with_claim: bool) -> anyhow::Result<Step> {
     match answer.status {
         StatusCode::ACCEPTED => {
-            let waiting: EnrolWaiting = answer.read()?;
+            let waiting: EnrolWaiting = read(answer)?;
             let fingerprint = key.fingerprint();
             Ok(Step::Wait(
                 format!("noted as {}, which waits: {} (its key is {fingerprint})", waiting.device, waiting.detail),
@@ -184,27 +228,65 @@ fn step(answer: &Answer, key: &DeviceKey, with_claim: bool) -> anyhow::Result<St
         StatusCode::TOO_MANY_REQUESTS => {
             Ok(Step::Wait("the control plane takes no more enrolments for the moment".to_owned(), answer.retry_after))
         }
-        status if status.is_success() => Ok(Step::Done(Box::new(answer.read()?))),
+        status if status.is_success() => Ok(Step::Done(Box::new(read(answer)?))),
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED if !with_claim => {
-            let refusal = answer.refusal("enrol");
+            let refusal = refusal(answer, "enrol");
             bail!("{refusal}; the operator puts this device's key on the factory list: {}", key.fingerprint())
         }
-        _ => Err(answer.refusal("enrol")),
+        _ => Err(refusal(answer, "enrol")),
     }
 }
 
-/// Asks for a new certificate for the same key and keeps it.
-pub async fn renew(enrolment: &Enrolment, key: &DeviceKey, data: &Path, known: TimeKnown) -> anyhow::Result<()> {
+/// Asks for a new certificate for the same key and keeps it, with the tunnel's address where that is another one
+/// now. Where the API's own address is blocked, the listener for devices answers too.
+pub async fn renew(
+    enrolment: &Enrolment,
+    key: &DeviceKey,
+    data: &Path,
+    known: TimeKnown,
+    reach: &Reach,
+) -> anyhow::Result<Option<Target>> {
     let csr = key.request(Some(&enrolment.device))?.der().to_vec();
     let renewal = wire::encode(&Renewal { device: enrolment.device.clone(), csr })?;
     let request = Renew { renewal: key.sign(payload_type::RENEWAL, renewal)? };
-    let answer = ask(&enrolment.url, "renew", enrolment.ca, known, &request).await?;
-    if !answer.status.is_success() {
-        return Err(answer.refusal("renew"));
+    let api = target(&enrolment.url)?;
+    let tunnel: Option<Target> = enrolment.tunnel.as_deref().and_then(|tunnel| tunnel.parse().ok());
+    let mut targets: Vec<Target> =
+        [Some(api.clone()), tunnel.filter(|tunnel| *tunnel != api)].into_iter().flatten().collect();
+    if reach.settings.tunnel == Mode::Always {
+        targets.reverse();
     }
-    let enrolled: Enrolled = answer.read()?;
+    let mut failed = None;
+    for target in &targets {
+        let url = format!("https://{target}");
+        match ask(reach, &url, target, ("renew", false), known, &request).await {
+            Ok((answer, by_proxy)) => return renewed(enrolment, key, data, &answer, (&api, by_proxy)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| anyhow!("there is no address to ask")))
+}
+
+fn renewed(
+    enrolment: &Enrolment,
+    key: &DeviceKey,
+    data: &Path,
+    answer: &Answer,
+    (api, by_proxy): (&Target, bool),
+) -> anyhow::Result<Option<Target>> {
+    if !answer.status.is_success() {
+        return Err(refusal(answer, "renew"));
+    }
+    let enrolled: Enrolled = read(answer)?;
     check_certificates(&enrolled, enrolment.ca, key)?;
-    Ok(identity::save_certificate(data, &enrolled.certificate)?)
+    identity::save_certificate(data, &enrolled.certificate)?;
+    // Where a control plane is, only the control plane says.
+    let Some(offered) = enrolled.tunnel.filter(|_| !by_proxy) else { return Ok(None) };
+    let tunnel = tunnel_address(&offered, api)?;
+    if enrolment.tunnel.as_deref() != Some(tunnel.as_str()) {
+        identity::save_enrolment(data, &Enrolment { tunnel: Some(tunnel.clone()), ..enrolment.clone() })?;
+    }
+    Ok(Some(tunnel.parse()?))
 }
 
 /// Follows the roots from the pinned one to the newest.
@@ -265,23 +347,33 @@ pub fn broker_address(offered: &str, url: &str) -> anyhow::Result<String> {
     Ok(format!("{host}:{port}"))
 }
 
-fn write_config(data: &Path, labels: Labels) -> anyhow::Result<()> {
+/// Where the listener for devices is, from what the control plane says and how it was reached.
+pub fn tunnel_address(offered: &str, asked: &Target) -> anyhow::Result<String> {
+    let target = Target::offered(offered, asked);
+    Ok(target.context("the control plane's listener for devices has no address that can be used")?.to_string())
+}
+
+/// Whether the file was written: one that is there is its owner's, and stays as it is.
+fn write_config(data: &Path, labels: Labels, network: RawNetwork) -> anyhow::Result<bool> {
     let path = data.join("agent.toml");
     if path.exists() {
-        // The owner's file stays as it is.
-        return Ok(());
+        return Ok(false);
     }
     let raw = RawConfig {
         data: ".".into(),
         door: RawDoor::default(),
         limits: RawLimits::default(),
         trust: RawTrust::default(),
+        network,
+        status: RawStatus::default(),
         telemetry_every: muster_shared::quantity::Millis(10_000),
         labels,
         local_mqtt: None,
     };
-    identity::write_durably(&path, toml::to_string_pretty(&raw)?.as_bytes(), 0o644)?;
-    Ok(())
+    // A proxy's password may stand in it.
+    let mode = if raw.network.proxy.is_some() { 0o600 } else { 0o644 };
+    identity::write_durably(&path, toml::to_string_pretty(&raw)?.as_bytes(), mode)?;
+    Ok(true)
 }
 
 /// The server cannot be reached, or is not the one that is meant.
@@ -289,81 +381,52 @@ fn write_config(data: &Path, labels: Labels) -> anyhow::Result<()> {
 #[error("cannot reach {0}")]
 struct CannotReach(String);
 
-/// What the control plane answered.
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    body: Bytes,
+fn read<A: serde::de::DeserializeOwned>(answer: &Answer) -> anyhow::Result<A> {
+    serde_json::from_slice(&answer.body).context("the control plane's answer cannot be read")
 }
 
-impl Answer {
-    fn read<A: serde::de::DeserializeOwned>(&self) -> anyhow::Result<A> {
-        serde_json::from_slice(&self.body).context("the control plane's answer cannot be read")
-    }
-
-    /// The refusal in its own words, with its own next move.
-    fn refusal(&self, what: &str) -> anyhow::Error {
-        let problem: Option<Problem> = serde_json::from_slice(&self.body).ok();
-        let text = problem.map_or_else(
-            || self.status.to_string(),
-            |problem| {
-                let hint = problem.hint.map_or_else(String::new, |hint| format!("; {hint}"));
-                format!("{}{hint}", problem.detail)
-            },
-        );
-        anyhow!("the control plane refused to {what} this device: {text}")
-    }
+/// The refusal in its own words, with its own next move.
+fn refusal(answer: &Answer, what: &str) -> anyhow::Error {
+    let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
+    let text = problem.map_or_else(
+        || answer.status.to_string(),
+        |problem| {
+            let hint = problem.hint.map_or_else(String::new, |hint| format!("; {hint}"));
+            format!("{}{hint}", problem.detail)
+        },
+    );
+    anyhow!("the control plane refused to {what} this device: {text}")
 }
 
-async fn ask(url: &str, what: &str, ca: Digest, known: TimeKnown, request: &impl Serialize) -> anyhow::Result<Answer> {
-    let uri = format!("{}/api/v1/{what}", url.trim_end_matches('/'));
-    if !uri.starts_with("https://") {
-        bail!("{url:?}: the control plane is reached by https:// only");
-    }
-    // However unsure the server's time is: what it answers is checked against the pinned CA and root, and a
-    // certificate for this key that is of no use is replaced by the next renewal.
-    let (tls, _) = muster_tls::device_client(ca, None, known)?;
-    let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+/// Asks the API. Says whether the owner's proxy, which ends TLS, passed the question on; it gets no secrets to see.
+async fn ask(
+    reach: &Reach,
+    url: &str,
+    target: &Target,
+    (what, secret): (&str, bool),
+    known: TimeKnown,
+    request: &impl Serialize,
+) -> anyhow::Result<(Answer, bool)> {
     let body = serde_json::to_vec(request)?;
-    let request = axum::http::Request::post(&uri).header("content-type", "application/json").body(body.into())?;
+    let proxy = reach.settings.proxy.for_target(target)?;
     let asked = async {
-        let response = client.request(request).await?;
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = retry_after.map(|seconds| RETRY_AFTER_MAX.min(Duration::from_secs(seconds)));
-        let (status, body) = (response.status(), Limited::new(response.into_body(), ANSWER_BYTES_MAX));
-        let body = body.collect().await.map_err(|error| anyhow!("{error}"))?.to_bytes();
-        anyhow::Ok(Answer { status, retry_after, body })
-    };
-    let answer = tokio::time::timeout(ANSWER_DEADLINE, asked)
-        .await
-        .map_err(|_| anyhow!("it did not answer within {ANSWER_DEADLINE:?}"))
-        .flatten();
-    answer.map_err(|error| {
-        let next_move = tls_cause(error.as_ref()).and_then(next_move);
-        let error = next_move.map_or(error, |text| anyhow!(text));
-        error.context(CannotReach(uri))
-    })
-}
-
-/// What to do about a server whose certificate is not good.
-fn next_move(error: &rustls::Error) -> Option<&'static str> {
-    let rustls::Error::InvalidCertificate(why) = error else { return None };
-    match why {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(
-            "it does not show the CA that this device pins: check the URL; if the control plane has a new CA, make a \
-             new claim with `muster claim new`",
-        ),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Some("its certificate is not for this name: start the control plane with `--name` and the name in the URL")
+        // However unsure the server's time is: what it answers is checked against the pinned CA and root, and a
+        // certificate for this key that is of no use is replaced by the next renewal.
+        let ask = Ask { target, proxy: proxy.as_ref(), may_be_ended: true, identity: None, known };
+        let secured: Secured = reach.connector.connect(ask, &|_| {}).await?;
+        if secured.by_proxy && secret {
+            return Ok(None);
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some(
-            "its certificate ran out before the time that this device is sure of: restart the control plane, which \
-             makes a new one",
-        ),
-        _ => None,
-    }
+        let by_proxy = secured.by_proxy;
+        let answer = post::post(secured.stream, target, &format!("/api/v1/{what}"), body).await?;
+        Ok::<_, Fault>(Some((answer, by_proxy)))
+    };
+    let uri = format!("{}/api/v1/{what}", url.trim_end_matches('/'));
+    let answer = asked.await.map_err(|fault| anyhow!(fault.text).context(CannotReach(uri)))?;
+    answer.context(
+        "the proxy ends TLS and would see the claim's secret; put this device's key on the factory list \
+         (`muster claim factory add`) and enrol without --claim, or enrol from another network",
+    )
 }
 
 #[cfg(test)]

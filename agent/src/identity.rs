@@ -36,7 +36,10 @@ pub struct Enrolment {
     pub url: String,
     /// The broker, `host:port`.
     pub mqtt: String,
-    /// The digest of the CA that both must show.
+    /// The listener for devices, `host:port`: MQTT through a WebSocket. An older control plane named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
+    /// The digest of the CA that all of them must show.
     pub ca: Digest,
     /// The digest of the root that this device started from.
     pub root: Digest,
@@ -255,7 +258,7 @@ mod tests {
             Digest::of("it")
         );
         let older: Enrolment = serde_json::from_str(&text).expect("an older agent's enrolment");
-        assert_eq!(time_bound(data.path(), &older), 0);
+        assert_eq!((time_bound(data.path(), &older), older.tunnel.as_deref()), (0, None));
         let enrolment = Enrolment { issued_ms: 700, ..older };
         assert_eq!(time_bound(data.path(), &enrolment), 700);
         save_time_bound(data.path(), 900).expect("kept");

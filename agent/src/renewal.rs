@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::enrol;
+use crate::enrol::{self, Reach};
 use crate::identity::{self, DeviceKey, Enrolment, Life};
 use crate::mqtt::Mqtt;
+use crate::network::line::Lines;
 use crate::outside::{Timekeeper, jitter};
 
 /// A certificate is looked at as often as this, at least: clocks are corrected, machines sleep.
@@ -27,6 +28,8 @@ pub struct Renewal {
     data: PathBuf,
     time: Timekeeper,
     mqtt: Mqtt,
+    lines: Arc<Lines>,
+    reach: Reach,
     next: Next,
     ended: (mpsc::Sender<bool>, mpsc::Receiver<bool>),
 }
@@ -48,9 +51,15 @@ struct Next {
 
 impl Renewal {
     /// Looks at the certificate at once.
-    pub fn new(enrolment: Enrolment, key: Arc<DeviceKey>, data: PathBuf, time: Timekeeper, mqtt: Mqtt) -> Self {
+    pub fn new(
+        enrolment: Enrolment,
+        (key, data): (Arc<DeviceKey>, PathBuf),
+        time: Timekeeper,
+        mqtt: Mqtt,
+        (lines, reach): (Arc<Lines>, Reach),
+    ) -> Self {
         let next = Next { at: Instant::now(), refused: false, asking: false, attempts: 0, renewed_unsure: false };
-        Self { enrolment, key, data, time, mqtt, next, ended: mpsc::channel(1) }
+        Self { enrolment, key, data, time, mqtt, lines, reach, next, ended: mpsc::channel(1) }
     }
 
     /// When [`Self::look`] has something to do.
@@ -66,12 +75,20 @@ impl Renewal {
         }
         self.next.asking = true;
         self.next.attempts = self.next.attempts.saturating_add(1);
-        let (enrolment, key, data) = (self.enrolment.clone(), self.key.clone(), self.data.clone());
+        // The tunnel may have become another one by an earlier renewal.
+        let tunnel = self.lines.tunnel().map(|tunnel| tunnel.to_string());
+        let enrolment = Enrolment { tunnel, ..self.enrolment.clone() };
+        let (key, data, lines, reach) = (self.key.clone(), self.data.clone(), self.lines.clone(), self.reach.clone());
         let (known, ended) = (self.time.known(), self.ended.0.clone());
         tokio::spawn(async move {
-            let renewed = enrol::renew(&enrolment, &key, &data, known).await;
+            let renewed = enrol::renew(&enrolment, &key, &data, known, &reach).await;
             match &renewed {
-                Ok(()) => info!("the client certificate is renewed"),
+                Ok(tunnel) => {
+                    if let Some(tunnel) = tunnel {
+                        lines.set_tunnel(tunnel.clone());
+                    }
+                    info!("the client certificate is renewed");
+                }
                 Err(error) => warn!(error = format!("{error:#}"), "cannot renew the client certificate; trying again"),
             }
             // The loop is gone only when the whole process ends.

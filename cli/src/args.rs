@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login,
-    pack, plan, predict, push, revoke, rollout, scale, trust, uncordon, whoami,
+    pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -63,6 +63,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Upload a bundle to the control plane
     Push(push::Args),
+    /// Sign, check, upload and show releases of the agent
+    Release(release::Args),
     /// Create or change deployments from YAML
     Apply(apply::Args),
     /// List things
@@ -108,6 +110,7 @@ impl Cli {
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
+            Command::Release(args) => release::run(args, &session).await,
             Command::Apply(args) => apply::run(args, &session).await,
             Command::Get(args) => get::run(args, &session).await,
             Command::Describe(args) => describe::run(args, &session).await,

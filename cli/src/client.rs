@@ -226,8 +226,13 @@ impl Client {
 
     /// Uploads a blob of `bytes` bytes as it is read.
     pub async fn upload(&self, sha256: Digest, bytes: u64, body: reqwest::Body) -> Result<(), ClientError> {
+        self.upload_to(&format!("/blobs/{sha256}"), bytes, body).await
+    }
+
+    /// Uploads `bytes` bytes to a place below `/api/v1`, as they are read.
+    pub async fn upload_to(&self, path: &str, bytes: u64, body: reqwest::Body) -> Result<(), ClientError> {
         let request = self
-            .api(Method::PUT, &format!("/blobs/{sha256}"))
+            .api(Method::PUT, path)
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, bytes)
             .timeout(UPLOAD_TIME_MAX)

@@ -12,9 +12,13 @@ pub mod bundle;
 #[doc(hidden)]
 pub mod golden;
 #[doc(hidden)]
+pub mod install;
+#[doc(hidden)]
 pub mod keys;
 #[doc(hidden)]
 pub mod onnx;
+#[doc(hidden)]
+pub mod release;
 
 #[doc(hidden)]
 pub mod client;

@@ -145,6 +145,15 @@ impl BlobStore {
         }
     }
 
+    /// A blob to be read piece by piece; nothing if it is not there.
+    pub async fn open_file(&self, blob: Digest) -> Result<Option<tokio::fs::File>, BlobError> {
+        match tokio::fs::File::open(self.path(blob)).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(BlobError::Read { blob, source }),
+        }
+    }
+
     /// Reads frames of a blob of known length; those past its end are left out.
     pub async fn frames(
         &self,

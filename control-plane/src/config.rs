@@ -40,6 +40,10 @@ pub struct Args {
     /// Where the MQTT broker listens [default: 127.0.0.1:8883]
     #[arg(long, value_name = "ADDR")]
     pub mqtt: Option<SocketAddr>,
+    /// Where devices that only get out by HTTPS come in: enrolment, renewal, and MQTT over WebSocket. Meant for
+    /// port 443 of a name or an address of its own
+    #[arg(long, value_name = "ADDR")]
+    pub devices: Option<SocketAddr>,
     /// Where predictions are asked for by deployment name; the API's address answers them too
     #[arg(long, value_name = "ADDR")]
     pub gateway: Option<SocketAddr>,
@@ -52,6 +56,10 @@ pub struct Args {
     /// The broker's address as devices are told it [default: the API's host and the broker's port]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_mqtt: Option<String>,
+    /// The address of the listener for devices as they are told it [default: the host that they enrol at and
+    /// that listener's port]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_devices: Option<String>,
     /// How long a device's certificate lives, such as 14d; devices renew it at two thirds. For tests
     #[arg(long, value_name = "TIME", hide = true)]
     pub device_certificate_life: Option<Millis>,
@@ -84,11 +92,13 @@ pub struct RawConfig {
     http: Option<SocketAddr>,
     plain_http: Option<SocketAddr>,
     mqtt: Option<SocketAddr>,
+    devices: Option<SocketAddr>,
     gateway: Option<SocketAddr>,
     open_gateway: Option<bool>,
     #[serde(default)]
     names: Vec<String>,
     advertise_mqtt: Option<String>,
+    advertise_devices: Option<String>,
     device_certificate_life: Option<Millis>,
     revocations: Option<PathBuf>,
 }
@@ -104,12 +114,16 @@ pub struct Config {
     pub plain_http: Option<SocketAddr>,
     /// The broker.
     pub mqtt: SocketAddr,
+    /// The listener for devices: part of the API, and MQTT over WebSocket.
+    pub devices: Option<SocketAddr>,
     /// The gateway's own listener.
     pub gateway: Option<Gateway>,
     /// Further names in the server's certificate.
     pub names: Vec<String>,
     /// The broker's `host:port` as devices are told it.
     pub advertise_mqtt: Option<String>,
+    /// The `host:port` of the listener for devices, as they are told it.
+    pub advertise_devices: Option<String>,
     /// How long a device's certificate lives.
     pub device_certificate_life: Duration,
     /// Where to write [`crate::ready::Ready`].
@@ -224,6 +238,14 @@ impl TryFrom<(Args, RawConfig)> for Config {
         if advertise_mqtt.as_ref().is_some_and(|text| !is_host_and_port(text)) {
             return Err(wrong("--advertise-mqtt", "write it as HOST:PORT"));
         }
+        let advertise_devices = args.advertise_devices.or(file.advertise_devices);
+        if advertise_devices.as_ref().is_some_and(|text| !is_host_and_port(text)) {
+            return Err(wrong("--advertise-devices", "write it as HOST:PORT"));
+        }
+        let devices = args.devices.or(file.devices);
+        if advertise_devices.is_some() && devices.is_none() {
+            return Err(wrong("--advertise-devices", "say where it listens with --devices 0.0.0.0:443"));
+        }
         let life = args.device_certificate_life.or(file.device_certificate_life);
         let device_certificate_life = life.map_or(ca::DEVICE_LIFE, |life| Duration::from_millis(life.0));
         if !(DEVICE_CERTIFICATE_LIFE_MIN..=DEVICE_CERTIFICATE_LIFE_MAX).contains(&device_certificate_life) {
@@ -234,9 +256,11 @@ impl TryFrom<(Args, RawConfig)> for Config {
             http: args.http.or(file.http).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
             plain_http,
             mqtt: args.mqtt.or(file.mqtt).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8883))),
+            devices,
             gateway,
             names,
             advertise_mqtt,
+            advertise_devices,
             device_certificate_life,
             ready_file: args.ready_file,
             revocations: args.revocations.or(file.revocations),
@@ -284,6 +308,8 @@ mod tests {
             ("plane --data d --gateway 0.0.0.0:1", "open-gateway = true", "--open-gateway"),
             ("plane --data d --name a_b/c", "", "--name"),
             ("plane --data d --advertise-mqtt host", "", "--advertise-mqtt"),
+            ("plane --data d --devices 127.0.0.1:1 --advertise-devices host", "", "--advertise-devices"),
+            ("plane --data d", "advertise-devices = 'plane.example.org:443'", "--devices"),
             ("plane --data d --device-certificate-life 1s", "", "--device-certificate-life"),
             ("plane --data d", "device-certificate-life = '400d'", "--device-certificate-life"),
             ("plane --data d", "htp = '127.0.0.1:1'", "htp"),

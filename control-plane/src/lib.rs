@@ -2,8 +2,8 @@
 //! desired states, the chunk server, the ingest of what devices say, and the gateway, in one process.
 //!
 //! Read in this order: how it starts ([`config`], this file, [`ready`]); what all parts share
-//! ([`plane`], [`live`], [`routes`], [`hearing`]); what is stored ([`db`], [`blobs`], [`catalog`]); who is believed ([`trust`]);
-//! how devices are spoken with ([`broker`], [`ingest`], [`chunk_server`]); what thinks and tells
+//! ([`plane`], [`live`], [`routes`], [`hearing`]); what is stored ([`db`], [`blobs`], [`catalog`], [`releases`]); who is believed ([`trust`]);
+//! how devices are spoken with ([`broker`], [`tunnel`], [`ingest`], [`chunk_server`]); what thinks and tells
 //! ([`tasks`], [`status`], [`figures`]); what people and programs use ([`http`], [`gateway`]).
 //!
 //! Invariants: state is durable before anyone acts on it; nothing that comes from a network, a disk or
@@ -21,12 +21,14 @@ pub mod blobs;
 pub mod catalog;
 pub mod db;
 mod files;
+pub mod releases;
 
 pub mod trust;
 
 pub mod broker;
 pub mod chunk_server;
 pub mod ingest;
+pub mod tunnel;
 
 pub mod figures;
 pub mod status;
@@ -72,6 +74,8 @@ use crate::http::session::Tries;
 use crate::live::Live;
 use crate::plane::{Nudges, Plane};
 use crate::ready::{Ready, reachable};
+use crate::releases::Releases;
+use crate::releases::downloads::Downloads;
 use crate::routes::Routes;
 use crate::trust::barred::Judged;
 use crate::trust::ca::{self, Authority, ServerCertificate};
@@ -81,6 +85,7 @@ use crate::trust::ledger::Ledger;
 use crate::trust::refusals::Refusals;
 use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
+use crate::tunnel::Tunnels;
 
 /// What devices said and nobody has read yet; then the broker waits, and with it the devices.
 const BROKER_EVENTS_MAX: usize = 1024;
@@ -125,6 +130,12 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let http = listeners.tls(config.http, "--http", http::api)?;
     let plain_http =
         config.plain_http.map(|address| listeners.plain(address, "--plain-http", http::api)).transpose()?;
+    let devices = config.devices.map(|address| listeners.devices(address)).transpose()?;
+    if let Some(address) = devices {
+        let advertised = config.advertise_devices.clone().unwrap_or_else(|| format!(":{}", address.port()));
+        // Set only here.
+        let _ = plane.tunnel_address.set(advertised);
+    }
     let gateway = match config.gateway {
         Some(gateway) if gateway.open => Some(listeners.plain(gateway.address, "--gateway", http::gateway)?),
         Some(gateway) => Some(listeners.tls(gateway.address, "--gateway", http::gateway)?),
@@ -134,6 +145,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         http,
         plain_http,
         mqtt: reachable(mqtt),
+        devices: devices.map(|address| format!("https://{}", reachable(address))),
         gateway,
         ca_fingerprint: plane.authority.fingerprint(),
         admin_code,
@@ -222,6 +234,8 @@ async fn open_plane(folder: &Path, settings: Settings<'_>, stop: CancellationTok
         telemetry: TelemetryDb::open(&folder.join("telemetry.db")).await?,
         blobs: BlobStore::open(&folder.join("blobs"))?,
         catalog: Catalog::default(),
+        releases: Releases::open(&db).await?,
+        downloads: Downloads::default(),
         authority: Arc::new(Authority::open(&folder.join("ca.pem"))?.with_device_life(settings.device_life)),
         trust: Trust::open(&db, director.clone()).await?,
         floors: Floors::open(&db).await?,
@@ -242,10 +256,12 @@ async fn open_plane(folder: &Path, settings: Settings<'_>, stop: CancellationTok
         deciding: tokio::sync::Mutex::default(),
         tries: Tries::default(),
         feed: Feed::default(),
+        tunnels: Tunnels::default(),
         nudges: Nudges::default(),
         tasks: TaskTracker::new(),
         broker: OnceLock::new(),
         mqtt_address: OnceLock::new(),
+        tunnel_address: OnceLock::new(),
         db,
         director,
         instance,
@@ -299,14 +315,26 @@ impl Listeners<'_> {
     fn tls(&mut self, address: SocketAddr, key: &str, make: MakeRouter) -> anyhow::Result<String> {
         let listener = bind(address, key)?;
         let address = listener.local_addr()?;
-        let tls = RustlsConfig::from_config(Arc::new(ca::api_tls(self.certificate.clone())?));
-        let server = axum_server::from_tcp_rustls(listener, tls)?.handle(self.handle());
-        let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
-        let server = server.first_request_timeout(FIRST_REQUEST_TIME);
-        self.spawn(
-            server.serve(make(self.plane.clone(), Listener::Tls).into_make_service_with_connect_info::<SocketAddr>()),
-        );
+        let tls = ca::api_tls(self.certificate.clone())?;
+        self.serve_tls(listener, tls, make(self.plane.clone(), Listener::Tls))?;
         Ok(format!("https://{}", reachable(address)))
+    }
+
+    fn serve_tls(&mut self, listener: TcpListener, tls: rustls::ServerConfig, router: Router) -> anyhow::Result<()> {
+        let server = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(Arc::new(tls)))?;
+        let server = server.handle(self.handle()).map(|tls| tls.acceptor(NoDelayAcceptor::new()));
+        let server = server.first_request_timeout(FIRST_REQUEST_TIME);
+        self.spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
+        Ok(())
+    }
+
+    /// The listener for devices: it asks for client certificates, which a browser must never be.
+    fn devices(&mut self, address: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let listener = bind(address, "--devices")?;
+        let address = listener.local_addr()?;
+        let tls = ca::devices_tls(&self.plane.authority, self.certificate.clone())?;
+        self.serve_tls(listener, tls, http::devices(self.plane.clone()))?;
+        Ok(address)
     }
 
     fn plain(&mut self, address: SocketAddr, key: &str, make: MakeRouter) -> anyhow::Result<String> {

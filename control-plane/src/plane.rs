@@ -22,6 +22,8 @@ use crate::hearing::Hearing;
 use crate::http::feed::Feed;
 use crate::http::session::Tries;
 use crate::live::Live;
+use crate::releases::Releases;
+use crate::releases::downloads::Downloads;
 use crate::routes::Routes;
 use crate::trust::barred::Judged;
 use crate::trust::ca::Authority;
@@ -31,6 +33,7 @@ use crate::trust::ledger::Ledger;
 use crate::trust::refusals::Refusals;
 use crate::trust::revocations::Revocations;
 use crate::trust::roles::Trust;
+use crate::tunnel::Tunnels;
 
 /// The plane.
 pub struct Plane {
@@ -42,6 +45,10 @@ pub struct Plane {
     pub blobs: BlobStore,
     /// The bundles.
     pub catalog: Catalog,
+    /// The releases of the agent.
+    pub releases: Releases,
+    /// Who fetches their files.
+    pub downloads: Downloads,
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// The key that signs desired states.
@@ -76,6 +83,8 @@ pub struct Plane {
     pub tries: Tries,
     /// What those who watch share.
     pub feed: Feed,
+    /// What devices come through that cannot reach the broker.
+    pub tunnels: Tunnels,
     /// What wakes background tasks.
     pub nudges: Nudges,
     /// This process, as the place where replies go.
@@ -86,6 +95,7 @@ pub struct Plane {
     pub tasks: TaskTracker,
     pub(crate) broker: OnceLock<EmbeddedBroker>,
     pub(crate) mqtt_address: OnceLock<String>,
+    pub(crate) tunnel_address: OnceLock<String>,
 }
 
 /// What wakes background tasks. A nudge carries no data, so a missed one costs only delay.
@@ -101,6 +111,11 @@ impl Plane {
     /// The broker's `host:port` as devices are told it.
     pub fn mqtt_address(&self) -> String {
         self.mqtt_address.get().cloned().unwrap_or_default()
+    }
+
+    /// The `host:port` of the listener for devices, as they are told it.
+    pub fn tunnel_address(&self) -> Option<String> {
+        self.tunnel_address.get().cloned()
     }
 
     /// Sends a message to a device, if it is connected. What gets lost is asked for again.

@@ -19,6 +19,8 @@ pub struct Ready {
     pub plain_http: Option<String>,
     /// The broker's address.
     pub mqtt: SocketAddr,
+    /// The listener for devices.
+    pub devices: Option<String>,
     /// The gateway.
     pub gateway: Option<String>,
     /// What clients pin.
@@ -58,6 +60,9 @@ impl fmt::Display for Ready {
             writeln!(f, "  API      {plain} (plain HTTP, this machine only)")?;
         }
         writeln!(f, "  MQTT     {}", self.mqtt)?;
+        if let Some(devices) = &self.devices {
+            writeln!(f, "  devices  {devices} (enrolment, and MQTT over WebSocket)")?;
+        }
         if let Some(gateway) = &self.gateway {
             let open = if self.gateway_is_open { " (open: no token, this machine only)" } else { "" };
             writeln!(f, "  gateway  {gateway}{open}")?;
@@ -86,6 +91,7 @@ mod tests {
             http: "https://127.0.0.1:8443".into(),
             plain_http: None,
             mqtt: reachable("0.0.0.0:8883".parse().expect("an address")),
+            devices: Some("https://127.0.0.1:8444".into()),
             gateway: Some("http://127.0.0.1:8501".into()),
             ca_fingerprint: Digest::of("ca"),
             admin_code: Some("abcde-fghij-kmnpq-rstuv".into()),
@@ -100,6 +106,7 @@ mod tests {
         ready.write(&path).expect("writes");
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON");
         assert_eq!(json["mqtt"], "127.0.0.1:8883");
+        assert_eq!(json["devices"], "https://127.0.0.1:8444");
         assert_eq!(json["gateway"], "http://127.0.0.1:8501");
         assert_eq!(json["adminCode"], "abcde-fghij-kmnpq-rstuv");
         assert_eq!(json["adminPassword"], "vwxyz-23456-789ab-cdefg");

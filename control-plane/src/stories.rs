@@ -27,7 +27,7 @@ use crate::trust::roles::tests::signed_root;
 
 mod members;
 
-fn config(folder: &Path) -> Config {
+pub(crate) fn config(folder: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
         data: folder.to_owned(),
@@ -37,6 +37,8 @@ fn config(folder: &Path) -> Config {
         gateway: None,
         names: vec![],
         advertise_mqtt: None,
+        devices: None,
+        advertise_devices: None,
         device_certificate_life: crate::trust::ca::DEVICE_LIFE,
         ready_file: None,
         revocations: None,

@@ -20,7 +20,7 @@ use muster_control_plane::config::{Args, Config};
 use muster_control_plane::db::members::Revoked;
 use muster_control_plane::http::{self, Listener};
 use muster_control_plane::trust::{enrol, ledger, revocations};
-use muster_control_plane::{Running, ingest};
+use muster_control_plane::{Running, ingest, tunnel};
 use muster_fuzz::{Alone, PeakAlloc, alone};
 use muster_shared::api::dashboard::{Credentials, NewPassword};
 use muster_shared::api::deployment::{Deployment, Scale};
@@ -36,6 +36,7 @@ use muster_shared::signing::{Envelope, Signature, payload_type};
 use muster_shared::sketch::Sketch;
 use muster_shared::telemetry::{Batch, HostSample, ModelSample, SignedBatch};
 use muster_shared::topic::Leaf;
+use muster_shared::tunnel::{SignedTunnelProof, TunnelChallenge, TunnelProof};
 use muster_shared::wire;
 use muster_shared::{DeviceId, Digest};
 use rcgen::{CertificateParams, DnType, KeyPair, PublicKeyData as _, SigningKey as _};
@@ -180,6 +181,8 @@ impl Plane {
             http: any,
             plain_http: Some(any),
             mqtt: any,
+            devices: Some(any),
+            advertise_devices: None,
             gateway: None,
             names: vec![],
             advertise_mqtt: None,
@@ -300,6 +303,8 @@ fn a_plane_survives_what_anyone_can_send_it() {
     what_devices_publish(&alone, &plane);
     raw_requests(&alone, &plane);
     raw_packets(&alone, &plane);
+    tunnels(&alone, &plane);
+    proofs(&alone, &plane);
     plane.end();
 }
 
@@ -361,6 +366,7 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
         disk_free_bytes: None,
         engines: vec![],
         isolation: vec![],
+        hardware: Default::default(),
         labels: Default::default(),
     };
     let reported = Reported {
@@ -375,6 +381,7 @@ fn what_devices_publish(alone: &Alone, plane: &Plane) {
         slots: vec![],
         refusals: vec![],
         floors: vec![],
+        health: Default::default(),
         notes: vec![],
     };
     let event = Event {
@@ -531,19 +538,27 @@ fn packets_of_a_device_are_read_or_refused() {
     });
 }
 
-fn raw_packets(alone: &Alone, plane: &Plane) {
-    let chain = vec![CertificateDer::from_pem_slice(plane.enrolled.certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::try_from(plane.key.serialize_der()).unwrap();
-    let ca = CertificateDer::from_pem_slice(plane.enrolled.ca.as_bytes()).unwrap();
-    let tls = muster_tls::client(Digest::of(&ca), Some(muster_tls::ClientIdentity { chain, key })).unwrap();
-    let tls = Arc::new(tls);
-    let address = plane.running.ready().mqtt;
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let good = packets();
-    let say = |bytes: &[u8], patience: Duration| {
-        let mut tcp = TcpStream::connect(address).unwrap();
+/// Talks to a listener with the device's certificate, over connections of their own.
+struct Teller {
+    tls: Arc<rustls::ClientConfig>,
+    address: SocketAddr,
+}
+
+impl Teller {
+    fn new(plane: &Plane, address: SocketAddr) -> Self {
+        let chain = vec![CertificateDer::from_pem_slice(plane.enrolled.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::try_from(plane.key.serialize_der()).unwrap();
+        let ca = CertificateDer::from_pem_slice(plane.enrolled.ca.as_bytes()).unwrap();
+        let tls = muster_tls::client(Digest::of(&ca), Some(muster_tls::ClientIdentity { chain, key })).unwrap();
+        Self { tls: Arc::new(tls), address }
+    }
+
+    /// What came back within the time.
+    fn say(&self, bytes: &[u8], patience: Duration) -> Vec<u8> {
+        let mut tcp = TcpStream::connect(self.address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut session = rustls::ClientConnection::new(tls.clone(), name.clone()).unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut session = rustls::ClientConnection::new(self.tls.clone(), name).unwrap();
         let mut stream = rustls::Stream::new(&mut session, &mut tcp);
         let mut answer = vec![];
         if stream.write_all(bytes).is_ok() {
@@ -557,7 +572,12 @@ fn raw_packets(alone: &Alone, plane: &Plane) {
             }
         }
         answer
-    };
+    }
+}
+
+fn raw_packets(alone: &Alone, plane: &Plane) {
+    let teller = Teller::new(plane, plane.running.ready().mqtt);
+    let (good, say) = (packets(), |bytes: &[u8], patience: Duration| teller.say(bytes, patience));
     let admitted = [0x20, 2, 0, 0];
     let mut tries = 0;
     let broker = alone.parser("MQTT at the broker", [good.clone()]).inputs(2_000).long_inputs(SERVER_LONG_INPUTS);
@@ -571,4 +591,63 @@ fn raw_packets(alone: &Alone, plane: &Plane) {
         say(bytes, patience).starts_with(&admitted)
     });
     assert!(say(&good, PATIENCE).starts_with(&admitted), "the broker is gone");
+}
+
+/// A client's frame: masked, by a mask that changes nothing.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126);
+    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
+}
+
+fn tunnels(alone: &Alone, plane: &Plane) {
+    let address = plane.running.ready().devices.clone().unwrap();
+    let address = address.trim_start_matches("https://").to_owned();
+    let teller = Teller::new(plane, address.parse().unwrap());
+    let head = format!(
+        "GET /mqtt HTTP/1.1\r\nHost: {address}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+    );
+    let packets = packets();
+    // Where a packet begins means nothing: the second one comes in pieces, with a ping between.
+    let (connect, rest) = packets.split_at(20);
+    let (first, second) = rest.split_at(9);
+    let pieces = [frame(0x82, connect), frame(0x02, first), frame(0x89, b"ping"), frame(0x80, second)].concat();
+    let good = [frame(0x82, &packets), pieces].map(|frames| [head.as_bytes(), &frames].concat());
+    // What the broker says next may stand in the same message.
+    let is_admitted = |answer: &[u8]| answer.windows(4).any(|four| four == [0x20, 2, 0, 0]);
+    let mut tries = 0;
+    let tunnels = alone.parser("MQTT in a WebSocket", good.clone()).inputs(2_000).long_inputs(SERVER_LONG_INPUTS);
+    tunnels.memory(1024, PLANE_BYTES).run(|bytes| {
+        tries += 1;
+        if tries % 200 == 0 {
+            assert!(is_admitted(&teller.say(&good[0], PATIENCE)), "the tunnel is gone");
+        }
+        let patience = if good.iter().any(|good| good == bytes) { PATIENCE } else { Duration::from_millis(10) };
+        is_admitted(&teller.say(bytes, patience))
+    });
+    assert!(is_admitted(&teller.say(&good[0], PATIENCE)), "the tunnel is gone");
+}
+
+/// The input is the payload, which the device's key signs; and once more the whole of what it sends.
+fn proofs(alone: &Alone, plane: &Plane) {
+    let running = plane.running.plane();
+    let challenge = TunnelChallenge { nonce: Nonce([6; 16]) };
+    let ca = running.authority.fingerprint();
+    let proof = TunnelProof { device: plane.enrolled.device.clone(), nonce: challenge.nonce, ca };
+    let payload = wire::encode(&proof).unwrap();
+    let sent = |payload: Vec<u8>| {
+        wire::encode(&SignedTunnelProof(plane.sign(payload_type::TUNNEL_PROOF, payload))).unwrap_or_default()
+    };
+    let good = sent(payload.clone());
+    alone.parser("proofs that are signed", [payload.clone()]).inputs(10_000).past_permille_min(0).run(|bytes| {
+        let proven = tunnel::proven(running, challenge, &sent(bytes.to_vec()));
+        assert!(proven.is_err() || bytes == payload, "a proof of something else counts");
+        proven.is_ok()
+    });
+    alone
+        .parser("proofs of a tunnel", [good])
+        .inputs(20_000)
+        .past_permille_min(0)
+        .run(|bytes| tunnel::proven(running, challenge, bytes).is_ok());
 }

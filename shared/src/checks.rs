@@ -109,6 +109,14 @@ checks! {
     PinnedCa,
     /// The root is the one that the claim pins.
     PinnedRoot,
+    /// A release is signed by release keys, not by those of another role.
+    ReleaseRole,
+    /// A release is not older than the agent that is installed.
+    ReleaseOrder,
+    /// A release's file has the length and the digest that the release gives it.
+    ReleaseDigest,
+    /// A release's file is for this kind of machine.
+    ReleaseTarget,
 }
 
 impl std::str::FromStr for Check {

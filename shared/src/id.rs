@@ -110,6 +110,16 @@ name_type! {
     LabelText, "label", "use 1 to 63 of A-Z, a-z, 0-9, _, -, . and /",
     |byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte)
 }
+name_type! {
+    /// A kind of machine, as Rust's compiler names it: `aarch64-unknown-linux-gnu`.
+    Target, "target", "use 1 to 63 of a-z, 0-9, _ and -, as in aarch64-unknown-linux-gnu",
+    |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-'
+}
+name_type! {
+    /// A file of a release. It may stand in a path, a URL and a shell's line as it is.
+    ArtifactName, "name of a release's file", "use 1 to 63 of A-Z, a-z, 0-9, ., _ and -, and no leading dot or -",
+    |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
 
 /// Labels: what selectors match.
 pub type Labels = std::collections::BTreeMap<LabelText, LabelText>;

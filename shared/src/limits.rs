@@ -11,7 +11,9 @@ pub const WINDOW_FRAMES_MAX: usize = 48;
 /// One file of a bundle; its chunk index (32 bytes a chunk) then stays below [`CHUNK_INDEX_BYTES_MAX`].
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// One chunk index: 32 bytes for each chunk of the largest file.
-pub const CHUNK_INDEX_BYTES_MAX: usize = FILE_BYTES_MAX as usize / CHUNK_BYTES * 32;
+pub const CHUNK_INDEX_BYTES_MAX: usize = (FILE_BYTES_MAX / CHUNK_BYTES as u64 * 32) as usize;
+// A file's length does not fit a `usize` of 32 bits, its index's does.
+const _: () = assert!(CHUNK_INDEX_BYTES_MAX == 1024 * 1024);
 /// A manifest in its envelope, as JSON.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 /// A root document in its envelope, as JSON.
@@ -39,6 +41,12 @@ pub const TRUST_BYTES_MAX: usize = 896 * 1024;
 pub const FLOOR_BYTES_MAX: usize = 8 * 1024;
 /// Models whose floors, and whose highest seen versions, a device remembers; a newcomer gives way.
 pub const FLOORS_MAX: usize = 256;
+/// A release in its envelope, as JSON.
+pub const RELEASE_BYTES_MAX: usize = 64 * 1024;
+/// Files that one release names.
+pub const ARTIFACTS_MAX: usize = 64;
+/// One file of a release: an agent, or a package with one.
+pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A command to a device.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 
@@ -65,6 +73,22 @@ pub const LABEL_BYTES_MAX: usize = 63;
 pub const LABELS_MAX: usize = 64;
 /// A reason, a fact, an error text that travels.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// A name that a machine's kernel gives to a part of it.
+pub const HARDWARE_TEXT_BYTES_MAX: usize = 96;
+/// Kinds of cores of one machine; the weakest give way.
+pub const CORE_KINDS_MAX: usize = 4;
+/// Features of a processor.
+pub const CPU_FEATURES_MAX: usize = 32;
+/// Names that a device tree has for a board.
+pub const COMPATIBLE_MAX: usize = 8;
+/// Accelerators of one machine; the last ones by node give way.
+pub const ACCELERATORS_MAX: usize = 16;
+/// Temperature sensors in a report; the coolest give way.
+pub const SENSORS_MAX: usize = 16;
+/// Power sources in a report.
+pub const POWER_SOURCES_MAX: usize = 8;
+/// Mount points in a report.
+pub const MOUNTS_MAX: usize = 8;
 /// Notes of one report; the rest gives way.
 pub const NOTES_MAX: usize = 16;
 /// Refusals that a device remembers and reports; the oldest give way.

@@ -164,6 +164,8 @@ pub enum EventKind {
     Distrusted,
     /// The device's clock cannot be right, or is trusted again.
     Clock,
+    /// Something began to slow the device down, or no longer does.
+    Throttling,
 }
 
 impl Message for Event {

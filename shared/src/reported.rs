@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hardware::{Hardware, Health};
 use crate::id::{BootId, DeploymentName, DeviceId, Generation, Labels, ModelName, UnixMs, Version};
 use crate::limits::REPORTED_BYTES_MAX;
 use crate::signing::Envelope;
 use crate::wire::{Message, WireError, decode_as};
-use crate::{Digest, v1, v2};
+use crate::{Digest, v1, v2, v3};
 
 /// A reported state, wire codec inside the device's envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Reported {
     pub desired_refused: Option<DesiredRefused>,
     /// What the machine is.
     pub facts: Facts,
+    /// How its hardware fares.
+    pub health: Health,
     /// Its slots.
     pub slots: Vec<SlotReport>,
     /// Bundles that it will not try again.
@@ -52,13 +55,14 @@ pub struct ModelFloor {
 
 impl Message for Reported {
     const NAME: &'static str = "reported state";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = REPORTED_BYTES_MAX;
 
     fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
         match version {
             1 => Some(decode_as::<v1::Reported, _>(body)),
             2 => Some(decode_as::<v2::Reported, _>(body)),
+            3 => Some(decode_as::<v3::Reported, _>(body)),
             _ => None,
         }
     }
@@ -109,6 +113,9 @@ pub struct Facts {
     pub engines: Vec<String>,
     /// What confines workers here, and what the kernel could not give.
     pub isolation: Vec<String>,
+    /// What it is made of.
+    #[serde(default)]
+    pub hardware: Hardware,
     /// What its owner calls it.
     #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
     pub labels: Labels,

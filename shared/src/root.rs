@@ -184,6 +184,17 @@ impl TrustedRoot {
         self.root.directors.iter().copied().filter(|key| !self.is_compromised(key.id())).collect()
     }
 
+    /// Who may sign releases today, and how many of them must.
+    pub fn release(&self) -> (Vec<PublicKey>, usize) {
+        let Root { root, release, .. } = &self.root;
+        let believed = |key: &PublicKey| !self.is_compromised(key.id());
+        if checks::on(Check::ReleaseRole) {
+            return (release.keys.iter().copied().filter(believed).collect(), release.threshold as usize);
+        }
+        let others = [self.publishers(), self.directors(), root.keys.clone(), release.keys.clone()].concat();
+        (others.into_iter().filter(believed).collect(), 1)
+    }
+
     /// Whether what a key signed must never run again.
     pub fn is_compromised(&self, key: KeyId) -> bool {
         checks::on(Check::Compromised) && self.root.compromised.contains(&key)

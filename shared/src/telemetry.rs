@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hardware::Strain;
 use crate::id::{BootId, DeploymentName, DeviceId, ModelName, UnixMs, Version};
 use crate::limits::TELEMETRY_BYTES_MAX;
 use crate::signing::Envelope;
 use crate::sketch::Sketch;
-use crate::wire::Message;
+use crate::v1;
+use crate::wire::{Message, WireError, decode_as};
 
 /// One batch, wire codec inside the device's envelope. (boot, sequence) names it: counted once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,12 @@ pub struct Batch {
 
 impl Message for Batch {
     const NAME: &'static str = "telemetry batch";
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = TELEMETRY_BYTES_MAX;
+
+    fn decode_older(version: u8, body: &[u8]) -> Option<Result<Self, WireError>> {
+        (version == 1).then(|| decode_as::<v1::Batch, _>(body))
+    }
 }
 
 /// A batch as it travels and as it waits on disk.
@@ -56,8 +63,18 @@ pub struct HostSample {
     pub disk_free_bytes: Option<u64>,
     /// Disk there.
     pub disk_bytes: Option<u64>,
-    /// The hottest sensor, in thousandths of a degree Celsius.
+    /// The hottest sensor, in thousandths of a degree Celsius. The others stand in the reported state, which
+    /// comes less often and is kept once.
     pub temperature_millicelsius: Option<i32>,
+    /// What slows it down.
+    #[serde(default)]
+    pub strains: Vec<Strain>,
+    /// Whether it is fed from outside.
+    #[serde(default)]
+    pub on_mains: Option<bool>,
+    /// How full its emptiest battery is.
+    #[serde(default)]
+    pub battery_percent: Option<u8>,
 }
 
 /// One model in one batch's time.

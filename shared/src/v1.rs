@@ -5,12 +5,15 @@ use serde::Deserialize;
 
 use crate::Digest;
 use crate::desired::{self, BlobRef, Resources};
+use crate::hardware::Health;
 use crate::id::{
     BootId, DeploymentName, DeviceId, FleetId, Generation, InstanceId, ModelName, Nonce, UnixMs, VariantName, Version,
 };
 use crate::message::{self, Door, DoorRequest};
-use crate::reported::{self, BundleRef, DesiredRefused, Facts, RefusalKind, SlotReport};
+use crate::reported::{self, BundleRef, DesiredRefused, RefusalKind, SlotReport};
 use crate::signing::Envelope;
+use crate::telemetry::{self, ModelSample};
+use crate::v3::Facts;
 
 /// A [`desired::Desired`] of version 1.
 #[derive(Debug, Deserialize)]
@@ -99,7 +102,8 @@ impl From<Reported> for reported::Reported {
             root_version: old.root_version,
             applied: old.applied,
             desired_refused: old.desired_refused,
-            facts: old.facts,
+            facts: old.facts.into(),
+            health: Health::default(),
             slots: old.slots,
             refusals: old.refusals.into_iter().map(Into::into).collect(),
             floors: vec![],
@@ -211,5 +215,58 @@ pub struct TrustUpdate {
 impl From<TrustUpdate> for message::TrustUpdate {
     fn from(old: TrustUpdate) -> Self {
         Self::Root(old.root)
+    }
+}
+
+/// A [`telemetry::Batch`] of version 1.
+#[derive(Debug, Deserialize)]
+pub struct Batch {
+    device: DeviceId,
+    boot: BootId,
+    sequence: u64,
+    from_ms: UnixMs,
+    until_ms: UnixMs,
+    host: HostSample,
+    models: Vec<ModelSample>,
+}
+
+impl From<Batch> for telemetry::Batch {
+    fn from(old: Batch) -> Self {
+        Self {
+            device: old.device,
+            boot: old.boot,
+            sequence: old.sequence,
+            from_ms: old.from_ms,
+            until_ms: old.until_ms,
+            host: old.host.into(),
+            models: old.models,
+        }
+    }
+}
+
+/// A [`telemetry::HostSample`] of version 1: it tells neither what slows the machine down nor what feeds it.
+#[derive(Debug, Deserialize)]
+pub struct HostSample {
+    cpu_permille: u32,
+    memory_used_bytes: u64,
+    memory_bytes: u64,
+    disk_free_bytes: Option<u64>,
+    disk_bytes: Option<u64>,
+    temperature_millicelsius: Option<i32>,
+}
+
+impl From<HostSample> for telemetry::HostSample {
+    fn from(old: HostSample) -> Self {
+        Self {
+            cpu_permille: old.cpu_permille,
+            memory_used_bytes: old.memory_used_bytes,
+            memory_bytes: old.memory_bytes,
+            disk_free_bytes: old.disk_free_bytes,
+            disk_bytes: old.disk_bytes,
+            temperature_millicelsius: old.temperature_millicelsius,
+            strains: vec![],
+            on_mains: None,
+            battery_percent: None,
+        }
     }
 }

@@ -4,10 +4,12 @@ use serde::Deserialize;
 
 use crate::Digest;
 use crate::desired::{self, BlobRef, Resources};
+use crate::hardware::Health;
 use crate::id::{
     BootId, DeploymentName, DeviceId, FleetId, Generation, ModelName, Nonce, UnixMs, VariantName, Version,
 };
-use crate::reported::{self, DesiredRefused, Facts, Refusal, SlotReport};
+use crate::reported::{self, DesiredRefused, Refusal, SlotReport};
+use crate::v3::Facts;
 
 /// A [`desired::Desired`] of version 2: it does not say which root it was signed under.
 #[derive(Debug, Deserialize)]
@@ -98,7 +100,8 @@ impl From<Reported> for reported::Reported {
             root_version: old.root_version,
             applied: old.applied,
             desired_refused: old.desired_refused,
-            facts: old.facts,
+            facts: old.facts.into(),
+            health: Health::default(),
             slots: old.slots,
             refusals: old.refusals,
             floors: vec![],

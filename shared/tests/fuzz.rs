@@ -15,11 +15,14 @@ use muster_shared::director_time::DirectorTime;
 use muster_shared::door::{oip, tfs::TfsRequest};
 use muster_shared::floor::{Floor, VerifiedFloor};
 use muster_shared::golden::Golden;
-use muster_shared::id::{DeploymentName, DeviceId, LabelText, ModelName};
+use muster_shared::id::{DeploymentName, DeviceId, LabelText, ModelName, Target};
 use muster_shared::limits::CHUNK_BYTES;
 use muster_shared::manifest::{Dtype, FileRef, Format, Manifest, Port, TensorDigest, Variant, VerifiedManifest};
 use muster_shared::message::{Call, ChunkData, ChunkGet, Event, Hello, Renewal, Reply, TrustUpdate};
 use muster_shared::quantity::{Bytes, CountOrPercent, MilliCpu, Millis};
+use muster_shared::release::{
+    Artifact, ArtifactKind, Asked, FileFound, Release, ReleaseVersion, VerifiedRelease, judge,
+};
 use muster_shared::reported::{Reported, SignedReported};
 use muster_shared::root::{Publisher, Role, Root, TrustedRoot};
 use muster_shared::signing::device::DevicePublicKey;
@@ -27,6 +30,7 @@ use muster_shared::signing::key::{PublicKey, SecretKey};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::telemetry::{Ack, Batch, SignedBatch};
 use muster_shared::topic::Topic;
+use muster_shared::tunnel::{SignedTunnelProof, TunnelChallenge, TunnelProof};
 use muster_shared::wire::{Message, decode, encode};
 use muster_shared::{Digest, Version};
 
@@ -41,7 +45,7 @@ const PROMISED_BYTES: usize = 2 * 1024 * 1024;
 /// The bytes that every version had, for a message.
 fn goldens(names: &[&str]) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let paths = ["v1", "v2", "v3"].iter().flat_map(|version| {
+    let paths = ["v1", "v2", "v3", "v4"].iter().flat_map(|version| {
         names.iter().map(|name| folder.join(version).join(format!("{name}.bin"))).collect::<Vec<_>>()
     });
     let found: Vec<_> = paths.filter_map(|path| std::fs::read(path).ok()).collect();
@@ -81,6 +85,9 @@ fn every_wire_message_of_every_version_is_read_or_refused() {
     wire::<Call>(&alone, "wire: call", &["call", "call-command"]);
     wire::<Reply>(&alone, "wire: reply", &["reply"]);
     wire::<Renewal>(&alone, "wire: renewal", &["renewal"]);
+    wire::<TunnelChallenge>(&alone, "wire: tunnel challenge", &["tunnel-challenge"]);
+    wire::<TunnelProof>(&alone, "wire: tunnel proof", &["tunnel-proof"]);
+    wire::<SignedTunnelProof>(&alone, "wire: signed tunnel proof", &["tunnel-proof-signed"]);
 }
 
 fn key(seed: u8) -> SecretKey {
@@ -166,6 +173,51 @@ fn what_an_attacker_signed_with_a_stolen_key_is_read_or_refused() {
         let envelope = Envelope::sign(payload_type::FLOOR, payload.to_vec(), &[&publisher]);
         VerifiedFloor::verify(&envelope, &held).is_ok()
     });
+    let signer = key(30);
+    signed(&alone, "signed release", release().to_payload()).run(|payload| {
+        let envelope = Envelope::sign(payload_type::RELEASE, payload.to_vec(), &[&signer]);
+        let Ok(verified) = VerifiedRelease::verify(&envelope, &held) else { return false };
+        let (older, target) = ("0.0.1".parse().unwrap(), "x86_64-unknown-linux-gnu".parse().unwrap());
+        for artifact in &verified.release().artifacts {
+            // It stands in paths and in a shell's line.
+            assert!(!artifact.name.as_str().contains(['/', ' ', '\'', '"', '$', '`', '\\']));
+            let file = Some(FileFound { bytes: artifact.bytes, sha256: artifact.sha256 });
+            let kind = artifact.kind;
+            let asked = Asked { now_ms: 5, installed: Some(&older), target: &target, kind, file };
+            let _ = judge(&verified, &held, &asked).map_err(|error| error.to_string());
+        }
+        true
+    });
+}
+
+fn release() -> Release {
+    let artifact = |target: &str, kind, name: &str| Artifact {
+        target: target.parse().unwrap(),
+        kind,
+        name: name.parse().unwrap(),
+        bytes: 7,
+        sha256: Digest::of(name),
+    };
+    let artifacts = vec![
+        artifact("x86_64-unknown-linux-gnu", ArtifactKind::Package, "muster-agent_0.2.0_amd64.deb"),
+        artifact("aarch64-unknown-linux-gnu", ArtifactKind::Agent, "muster-agent-aarch64"),
+    ];
+    Release { version: "0.2.0".parse().unwrap(), issued_ms: 5, artifacts }
+}
+
+#[test]
+fn releases_as_files_are_read_or_refused_and_prove_nothing_once_changed() {
+    let alone = alone();
+    let (held, good) = (trusted(), Envelope::sign(payload_type::RELEASE, release().to_payload(), &[&key(30)]));
+    alone.parser("release file", [good.to_json()]).run(|bytes| {
+        let Ok(envelope) = Release::envelope(bytes) else { return false };
+        if let Ok(verified) = VerifiedRelease::verify(&envelope, &held) {
+            assert_eq!(verified.release(), &release(), "another release was taken for the signed one");
+        }
+        true
+    });
+    text::<ReleaseVersion>(&alone, "release version", &["0.2.0", "1.10.3-rc.1"]);
+    text::<Target>(&alone, "target", &["aarch64-unknown-linux-gnu"]);
 }
 
 #[test]

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use muster_shared::command::{Command, Order};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
 use muster_shared::director_time::DirectorTime;
+use muster_shared::hardware::{
+    Accelerator, AcceleratorKind, BatteryState, Board, CoreKind, Hardware, Health, Medium, PowerKind, PowerSource,
+    Reserve, Storage, Strain, Temperature,
+};
 use muster_shared::id::Generation;
 use muster_shared::message::{
     Call, ChunkData, ChunkGet, Door, DoorRequest, Event, EventKind, Held, Hello, Renewal, Reply, Request, TrustUpdate,
@@ -21,6 +25,7 @@ use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
 use muster_shared::sketch::Sketch;
 use muster_shared::telemetry::{Ack, Batch, HostSample, ModelSample, SignedBatch};
+use muster_shared::tunnel::{SignedTunnelProof, TunnelChallenge, TunnelProof};
 use muster_shared::wire::{Message, WireError, decode, encode};
 use muster_shared::{BootId, Digest, Nonce, Version, limits};
 use proptest::prelude::*;
@@ -49,7 +54,14 @@ macro_rules! each_message {
         $check!("call", call());
         $check!("reply", reply(Some(2)));
         $check!("renewal", Renewal { device: "edge-1".parse().unwrap(), csr: vec![0x30, 0x01] });
+        $check!("tunnel-challenge", TunnelChallenge { nonce: Nonce([6; 16]) });
+        $check!("tunnel-proof", tunnel_proof());
+        $check!("tunnel-proof-signed", SignedTunnelProof(envelope(b"proof")));
     };
+}
+
+fn tunnel_proof() -> TunnelProof {
+    TunnelProof { device: "edge-1".parse().unwrap(), nonce: Nonce([6; 16]), ca: Digest::of("ca") }
 }
 
 fn envelope(payload: &[u8]) -> Envelope {
@@ -142,8 +154,10 @@ fn reported() -> Reported {
             disk_free_bytes: Some(1 << 30),
             engines: vec!["tract".into()],
             isolation: vec!["rlimits".into()],
+            hardware: hardware(),
             labels: [("site".parse().unwrap(), "north".parse().unwrap())].into(),
         },
+        health: health(),
         slots: vec![SlotReport {
             deployment: "digits".parse().unwrap(),
             phase: Phase::Serving,
@@ -167,6 +181,64 @@ fn reported() -> Reported {
     }
 }
 
+fn hardware() -> Hardware {
+    Hardware {
+        board: Some(Board {
+            model: "Raspberry Pi 5 Model B Rev 1.0".into(),
+            vendor: None,
+            compatible: vec!["raspberrypi,5-model-b".into(), "brcm,bcm2712".into()],
+        }),
+        soc: Some("brcm,bcm2712".into()),
+        cores: vec![CoreKind {
+            count: 4,
+            name: Some("Cortex-A76".into()),
+            capacity: Some(1024),
+            khz_max: Some(2_400_000),
+        }],
+        cpu_features: vec!["neon".into(), "dotprod".into()],
+        memory_bytes: Some(8 << 30),
+        swap_bytes: Some(0),
+        kernel: Some("6.12.47+rpt-rpi-2712".into()),
+        libc: Some("glibc".into()),
+        accelerators: vec![Accelerator {
+            kind: AcceleratorKind::Npu,
+            name: "Hailo-8".into(),
+            driver: Some("hailo".into()),
+            node: Some("/dev/hailo0".into()),
+            may_open: Some(false),
+        }],
+    }
+}
+
+fn health() -> Health {
+    Health {
+        temperatures: vec![Temperature {
+            sensor: "cpu-thermal".into(),
+            millicelsius: 51_500,
+            critical_millicelsius: Some(110_000),
+        }],
+        strains: vec![Strain::UnderVoltage],
+        strains_since_boot: vec![Strain::UnderVoltage, Strain::Throttled],
+        khz_allowed: Some(1_500_000),
+        power: vec![PowerSource {
+            name: "BAT0".into(),
+            kind: PowerKind::Battery,
+            online: None,
+            percent: Some(97),
+            state: Some(BatteryState::Charging),
+        }],
+        storage: Some(Storage {
+            device: Some("mmcblk0".into()),
+            medium: Some(Medium::Emmc),
+            filesystem: Some("ext4".into()),
+            read_only: false,
+            wear_percent: Some(20),
+            reserve: Some(Reserve::Normal),
+        }),
+        read_only: vec!["/boot".into()],
+    }
+}
+
 fn batch() -> Batch {
     let mut latency = Sketch::default();
     [80, 90, 1500].iter().for_each(|micros| latency.record(*micros));
@@ -183,6 +255,9 @@ fn batch() -> Batch {
             disk_free_bytes: Some(1 << 30),
             disk_bytes: Some(8 << 30),
             temperature_millicelsius: Some(51_500),
+            strains: vec![Strain::UnderVoltage],
+            on_mains: Some(true),
+            battery_percent: Some(97),
         },
         models: vec![ModelSample {
             deployment: "digits".parse().unwrap(),
@@ -274,9 +349,23 @@ fn desired_of_version_1() -> Desired {
     desired
 }
 
+/// What version 3 could say of [`reported`].
+fn reported_of_version_3() -> Reported {
+    let mut reported = Reported { health: Health::default(), ..reported() };
+    reported.facts.hardware = Hardware::default();
+    reported
+}
+
 /// What version 2 could say of [`reported`].
 fn reported_of_version_2() -> Reported {
-    Reported { floors: vec![], notes: vec![], ..reported() }
+    Reported { floors: vec![], notes: vec![], ..reported_of_version_3() }
+}
+
+/// What version 1 could say of [`batch`].
+fn batch_of_version_1() -> Batch {
+    let mut batch = batch();
+    (batch.host.strains, batch.host.on_mains, batch.host.battery_percent) = (vec![], None, None);
+    batch
 }
 
 /// What version 1 could say of [`reported`].
@@ -333,6 +422,8 @@ fn the_bytes_of_every_version_are_read_for_ever() {
     was_written_as(1, "hello", Hello { wants_time: false, ..hello(Some(Generation { epoch: 1, number: 7 })) });
     was_written_as(2, "desired", desired_of_version_2());
     was_written_as(2, "reported", reported_of_version_2());
+    was_written_as(3, "reported", reported_of_version_3());
+    was_written_as(1, "telemetry", batch_of_version_1());
     was_written_as(1, "trust", TrustUpdate::Root(envelope(b"root")));
     was_written_as(1, "call", call_of_version_1());
     was_written_as(1, "reply", reply(None));
@@ -347,8 +438,9 @@ fn no_golden_file_is_forgotten() {
         };
     }
     each_message!(check);
-    known.extend(["hello", "desired", "reported", "trust", "call", "reply"].map(|name| golden(1, name)));
+    known.extend(["hello", "desired", "reported", "trust", "call", "reply", "telemetry"].map(|name| golden(1, name)));
     known.extend(["desired", "reported"].map(|name| golden(2, name)));
+    known.insert(golden(3, "reported"));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let found: std::collections::BTreeSet<_> = files(&folder).flat_map(|version| files(&version)).collect();

@@ -11,6 +11,7 @@
 mod bounds;
 mod everything;
 mod members;
+mod releases;
 mod stage;
 mod tuf;
 mod uptane;
@@ -61,7 +62,9 @@ struct Row {
 
 fn main() -> ExitCode {
     let filter = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
-    let attacks: Vec<&Attack> = [tuf::ATTACKS, uptane::ATTACKS, bounds::ATTACKS, members::ATTACKS, everything::ATTACKS]
+    let all =
+        [tuf::ATTACKS, uptane::ATTACKS, bounds::ATTACKS, members::ATTACKS, releases::ATTACKS, everything::ATTACKS];
+    let attacks: Vec<&Attack> = all
         .into_iter()
         .flatten()
         .filter(|attack| filter.as_ref().is_none_or(|filter| attack.name.contains(filter.as_str())))

@@ -161,6 +161,7 @@ fn forged_report(template: &Template, out: &[Check]) -> Result<Ending> {
         slots: vec![],
         refusals: vec![],
         floors: vec![],
+        health: Default::default(),
         notes: vec![],
     };
     reported.facts.agent = "forged".to_owned();

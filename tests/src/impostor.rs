@@ -30,14 +30,29 @@ impl Impostor {
 
     /// The same with the files of a device's folder, under any name.
     pub fn with(folder: &Path, name: &str, broker: &str, ca: muster_shared::Digest) -> anyhow::Result<Self> {
-        let identity = folder.join("identity");
-        let chain = vec![CertificateDer::from_pem_file(identity.join("certificate.pem"))?];
-        let key = PrivateKeyDer::from_pem_file(identity.join("key.pem"))?;
-        let tls = muster_tls::client(ca, Some(ClientIdentity { chain, key }))?;
+        let tls = Self::tls(folder, ca)?;
         let (host, port) = broker.rsplit_once(':').context("the broker's address has no port")?;
         let mut options = MqttOptions::new(name, host, port.parse()?);
         options.set_max_packet_size(1 << 20, 1 << 20);
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(std::sync::Arc::new(tls))));
+        Self::start(options)
+    }
+
+    /// Connects to a world's broker through the tunnel on its listener for devices.
+    pub fn through_tunnel(world: &World, device: &str) -> anyhow::Result<Self> {
+        let tls = Self::tls(&world.device_folder(device), world.plane().ca_fingerprint.parse()?)?;
+        let near = crate::network::tunnel(world, tls)?;
+        Self::start(MqttOptions::new(device, near.ip().to_string(), near.port()))
+    }
+
+    fn tls(folder: &Path, ca: muster_shared::Digest) -> anyhow::Result<rustls::ClientConfig> {
+        let identity = folder.join("identity");
+        let chain = vec![CertificateDer::from_pem_file(identity.join("certificate.pem"))?];
+        let key = PrivateKeyDer::from_pem_file(identity.join("key.pem"))?;
+        Ok(muster_tls::client(ca, Some(ClientIdentity { chain, key }))?)
+    }
+
+    fn start(options: MqttOptions) -> anyhow::Result<Self> {
         let (client, mut connection) = Client::new(options, WAITING_MAX);
         let (sender, heard) = channel();
         std::thread::spawn(move || {

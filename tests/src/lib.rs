@@ -1,5 +1,6 @@
 //! What the stories share: a world around the programs that `cargo xtask test` built, and a plane in
-//! an attacker's hands, clients that never rest, servers without a fleet, a broker beside a device.
+//! an attacker's hands, clients that never rest, servers without a fleet, a broker beside a device, networks that
+//! are in the way.
 
 pub mod hostile;
 pub mod hungry;
@@ -8,6 +9,8 @@ pub mod load;
 pub mod local_broker;
 pub mod models;
 pub mod mutate;
+pub mod network;
+pub mod releases;
 pub mod serving;
 
 use std::path::{Path, PathBuf};

@@ -2,13 +2,17 @@
 
 mod attacks;
 mod delivery;
+mod doctor;
 mod enrolment;
 mod fleet;
 mod gateway;
 mod local_mqtt;
 mod membership;
+mod names;
+mod network;
 mod outages;
 mod refusals;
+mod releases;
 mod resilience;
 mod resume;
 mod rollouts;

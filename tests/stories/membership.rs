@@ -41,8 +41,13 @@ fn two_agents_with_one_identity_are_found_and_held() -> Result<()> {
 }
 
 /// What one device's certificate opens of another's, with the first one's agent stopped.
-fn only_its_own(world: &World, given: Digest, not_given: Digest) -> Result<()> {
-    let mut impostor = Impostor::connect(world, "edge-1")?;
+pub(crate) fn only_its_own(
+    world: &World,
+    given: Digest,
+    not_given: Digest,
+    connect: impl Fn(&World, &str) -> Result<Impostor>,
+) -> Result<()> {
+    let mut impostor = connect(world, "edge-1")?;
     for leaf in Leaf::DOWN {
         let (own, others) = (leaf.clone().of(&"edge-1".parse()?), leaf.of(&"edge-2".parse()?));
         ensure!(impostor.subscribe(&own.to_string())?, "it may not read {own}");
@@ -60,7 +65,7 @@ fn only_its_own(world: &World, given: Digest, not_given: Digest) -> Result<()> {
     // Speaking for another: the plane must not take edge-2 for gone.
     impostor.publish(&Leaf::Gone.of(&"edge-2".parse()?).to_string(), vec![])?;
     // What follows was heard after it, over this connection or, if that was cut for it, over a new one.
-    let mut again = Impostor::connect(world, "edge-1")?;
+    let mut again = connect(world, "edge-1")?;
     again.publish(&ask, wire::encode(&ChunkGet { blob: not_given, first_frame: 0, frames: 1 })?)?;
     ensure!(again.subscribe(&answer.to_string())?, "it may not read {answer}");
     ensure!(world.device("edge-2")?["connected"] == true, "edge-2 was taken for gone");
@@ -81,11 +86,11 @@ fn a_device_has_its_own_topics_and_models_and_nothing_of_anothers_also_after_a_r
         digests.push(Digest::of(open_bundle(&bundle)?.blobs.last().context("the model's file")?));
     }
     world.stop_agent("edge-1")?;
-    only_its_own(&world, digests[0], digests[1])?;
+    only_its_own(&world, digests[0], digests[1], Impostor::connect)?;
     world.stop_plane();
     world.start_plane()?;
     world.until("edge-2 to be back", |world| Ok((world.device("edge-2")?["connected"] == true).then_some(())))?;
-    only_its_own(&world, digests[0], digests[1])
+    only_its_own(&world, digests[0], digests[1], Impostor::connect)
 }
 
 #[test]

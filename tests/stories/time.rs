@@ -13,6 +13,8 @@ use muster_tests::hostile::{HostilePlane, open_bundle, slot};
 use muster_tests::{programs, world};
 use muster_world::{Bundle, World, fixtures, output, post, until, wrong_clock};
 
+use crate::network::{until_fault, until_led, until_via, with_led};
+
 /// The device's own door answers with this version.
 fn answers(world: &World, version: u32) -> Result<()> {
     let body = serde_json::json!({ "instances": [fixtures::held_out("digits", version)?.instances[0]] });
@@ -160,15 +162,21 @@ fn a_server_that_may_show_an_old_certificate_gets_nothing_from_the_doors_until_a
 {
     let mut world = serving(world(&["edge-1"])?)?;
     let hostile = taken_over(&mut world)?;
+    with_led(&world)?;
     world.start_agent_at("edge-1", "@2099-06-01 12:00:00")?;
     hostile.hello()?;
+    // Whoever stands beside it sees what it waits for.
+    let status = until_fault(&mut world, "tlsTime", "time")?;
+    assert_eq!(status["clockConfirmed"], false);
+    until_led(&mut world, "tlsTime heartbeat")?;
     let (early, late) = (Nonce([1; 16]), Nonce([2; 16]));
     hostile.call(early, "digits")?;
     hostile.tell_time(muster_control_plane::now_ms())?;
     hostile.call(late, "digits")?;
     let status = until("the later call to be answered", muster_world::DEADLINE, || Ok(hostile.reply(late)))?;
     assert_eq!((status, hostile.reply(early)), (200, None));
-    Ok(())
+    until_via(&mut world, "mqtt")?;
+    until_led(&mut world, "connected on")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 /// What a pure crate may depend on: vocabulary, arithmetic, encodings. No runtime, socket, file,
 /// clock or source of chance.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "base64",
     "ed25519-dalek",
     "hex",
@@ -15,6 +15,7 @@ const PURE: [&str; 12] = [
     "muster-shared",
     "postcard",
     "ring",
+    "semver",
     "serde",
     "serde_json",
     "sha2",

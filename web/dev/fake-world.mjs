@@ -19,6 +19,7 @@ export class World {
     if (scene === 'frozen') this.freeze();
     if (scene === 'bad-version') this.stopped();
     if (scene === 'busy') this.busy();
+    if (scene === 'strained') this.strained();
     for (const device of this.devices) this.slots(device);
     this.timer = setInterval(() => this.tick(), TICK_MS);
     this.timer.unref();
@@ -31,9 +32,23 @@ export class World {
       facts: {
         agent: '0.1.0', arch: 'aarch64', os: 'Debian GNU/Linux 12', cpuModel: 'Cortex-A76', cpuMilli: 4000, memoryBytes: 3.5 * GIB,
         diskFreeBytes: 18 * GIB, engines: ['tract'], isolation: ['landlock', 'seccomp', 'cgroup'], labels: {},
+        hardware: {
+          board: { model: 'Raspberry Pi 5 Model B Rev 1.0', vendor: null, compatible: ['raspberrypi,5-model-b', 'brcm,bcm2712'] }, soc: 'brcm,bcm2712',
+          cores: [{ count: 4, name: 'Cortex-A76', capacity: 1024, khzMax: 2_400_000 }], cpuFeatures: ['neon', 'fp16', 'dotprod'],
+          memoryBytes: 4 * GIB, swapBytes: 0, kernel: '6.12.47+rpt-rpi-2712', libc: 'glibc',
+          accelerators: [
+            { kind: 'gpu', name: 'brcm,2712-v3d', driver: 'v3d', node: '/dev/dri/renderD128', mayOpen: true },
+            { kind: 'npu', name: 'Hailo', driver: 'hailo', node: '/dev/hailo0', mayOpen: false },
+          ],
+        },
+      },
+      health: {
+        temperatures: [{ sensor: 'cpu-thermal', millicelsius: 51_200, criticalMillicelsius: 110_000 }, { sensor: 'nvme Composite', millicelsius: 38_850, criticalMillicelsius: 84_850 }],
+        strains: [], strainsSinceBoot: [], khzAllowed: null, power: [], readOnly: [],
+        storage: { device: 'nvme0n1', medium: 'nvme', filesystem: 'ext4', readOnly: false, wearPercent: null, reserve: null },
       },
       slots: [], refusals: [], desiredRefused: null,
-      host: { cpuPermille: load * 1000, memoryUsedBytes: (0.9 + load) * GIB, memoryBytes: 4 * GIB, diskFreeBytes: 18 * GIB, diskBytes: 32 * GIB, temperatureMillicelsius: 51_200 },
+      host: { cpuPermille: load * 1000, memoryUsedBytes: (0.9 + load) * GIB, memoryBytes: 4 * GIB, diskFreeBytes: 18 * GIB, diskBytes: 32 * GIB, temperatureMillicelsius: 51_200, strains: [], onMains: null, batteryPercent: null },
       models: [], load,
     };
   }
@@ -77,6 +92,11 @@ export class World {
     this.events.unshift({ atMs, device, kind, deployment, text });
   }
 
+  /** Deployments as the stream tells them. */
+  live() {
+    return this.deployments.map((resource) => ({ resource }));
+  }
+
   find(name) {
     return this.deployments.find((one) => one.metadata.name === name);
   }
@@ -105,6 +125,20 @@ export class World {
     short.status.conditions = [{ type: 'Placed', status: false, reason: 'NoRoom', message: 'waits for 2 more devices: edge-2 has 0.2 of 0.5 cores free; no other device matches line=packing', sinceMs: Date.now() - 130_000 }];
     this.devices[1].schedule = 'cordoned';
     Object.assign(this.devices[2], { applied: { epoch: 1, number: 44 } });
+  }
+
+  /** A board that is too hot, with a weak supply and a worn disk. */
+  strained() {
+    const device = this.devices[0];
+    const strains = ['underVoltage', 'frequencyCapped', 'coolingDown'];
+    Object.assign(device.host, { strains, onMains: false, batteryPercent: 71, temperatureMillicelsius: 84_900 });
+    Object.assign(device.health, {
+      strains, strainsSinceBoot: [...strains, 'throttled'], khzAllowed: 1_500_000, readOnly: ['/boot/firmware'],
+      power: [{ name: 'AC', kind: 'mains', online: false, percent: null, state: null }, { name: 'BAT0', kind: 'battery', online: null, percent: 71, state: 'discharging' }],
+      storage: { device: 'mmcblk0', medium: 'emmc', filesystem: 'ext4', readOnly: false, wearPercent: 110, reserve: 'urgent' },
+    });
+    device.health.temperatures[0].millicelsius = 84_900;
+    this.event('throttling', 'edge-1', null, 'what slows it down: under-voltage, slowed down to cool', Date.now() - 20_000);
   }
 
   silent(id, agoMs = 0) {
@@ -137,7 +171,7 @@ export class World {
     const at = Date.now();
     for (const device of this.devices) this.measure(device, at);
     const told = this.events.slice(0, this.events.length - events);
-    const change = { atMs: at, devices: this.devices, devicesGone: [], deployments: this.deployments, deploymentsGone: [], events: told, frozen: this.frozen };
+    const change = { atMs: at, devices: this.devices, devicesGone: [], deployments: this.live(), deploymentsGone: [], events: told, frozen: this.frozen };
     for (const listener of this.listeners) listener(change);
   }
 
@@ -248,7 +282,7 @@ export class World {
   }
 
   snapshot() {
-    return { atMs: Date.now(), devices: this.devices, deployments: this.deployments, events: this.events.slice(0, 100), frozen: this.frozen, fleet: 'workshop', version: '0.1.0' };
+    return { atMs: Date.now(), devices: this.devices, deployments: this.live(), events: this.events.slice(0, 100), frozen: this.frozen, fleet: 'workshop', version: '0.1.0' };
   }
 
   listen(listener) {

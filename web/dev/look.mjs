@@ -18,6 +18,7 @@ const SCENES = {
   frozen: { fleet: '#/', device: '#/devices/edge-1' },
   'bad-version': { fleet: '#/', deployment: '#/deployments/digits', device: '#/devices/edge-1' },
   busy: { fleet: '#/', deployments: '#/deployments', deployment: '#/deployments/linear_regression', device: '#/devices/edge-2' },
+  strained: { fleet: '#/', device: '#/devices/edge-1', events: '#/events' },
   empty: { fleet: '#/', deployments: '#/deployments', events: '#/events' },
 };
 const SIZES = [{ width: 1440, height: 900 }, { width: 390, height: 844 }];

@@ -1802,6 +1802,183 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/releases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The releases of the agent, the newest first. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ReleaseView"][];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Takes a release; says which files are missing. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            /** @description a release in its DSSE envelope */
+            requestBody: {
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ReleasePushed"];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/releases/{version}/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file of a release; `release.json` is the release itself in its DSSE envelope. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    version: string;
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": number[];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        /** Takes the bytes of a file that a pushed release names. */
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    version: string;
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/renew": {
         parameters: {
             query?: never;
@@ -3430,6 +3607,61 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Something that could compute beside the processor. That it is here does not mean that an engine uses it. */
+        Accelerator: {
+            /** @description The kernel's driver. */
+            driver?: string | null;
+            /** @description What it is for. */
+            kind: components["schemas"]["AcceleratorKind"];
+            /** @description Whether the agent may open it; absent: there is nothing to open. */
+            mayOpen?: boolean | null;
+            /** @description `NVIDIA Orin`, `Coral USB Accelerator`; the driver's name where nothing better is told. */
+            name: string;
+            /** @description Where it is opened. */
+            node?: string | null;
+        };
+        /**
+         * @description What an accelerator is for.
+         * @enum {string}
+         */
+        AcceleratorKind: "gpu" | "npu";
+        /** @description One file of a release. */
+        Artifact: {
+            /**
+             * Format: int64
+             * @description Its length.
+             */
+            bytes: number;
+            /** @description What it is. */
+            kind: components["schemas"]["ArtifactKind"];
+            /** @description Its name in the release's folder. */
+            name: components["schemas"]["ArtifactName"];
+            /** @description Its digest. */
+            sha256: components["schemas"]["Digest"];
+            /** @description The machines that it is for. */
+            target: components["schemas"]["Target"];
+        };
+        /**
+         * @description What a file of a release is.
+         * @enum {string}
+         */
+        ArtifactKind: "agent" | "package" | "sbom";
+        /** @description A file of a release. It may stand in a path, a URL and a shell's line as it is. */
+        ArtifactName: string;
+        /**
+         * @description What a battery does.
+         * @enum {string}
+         */
+        BatteryState: "charging" | "discharging" | "idle";
+        /** @description A board or a machine, by its own name. */
+        Board: {
+            /** @description The device tree's names for it, the most exact one first. */
+            compatible: string[];
+            /** @description `Raspberry Pi 4 Model B Rev 1.4`, `ThinkPad X1 Carbon Gen 9`. */
+            model: string;
+            /** @description Who made it, where the firmware says so apart from the model. */
+            vendor?: string | null;
+        };
         /** @description A bundle, for machines and for people. */
         BundleRef: {
             /** @description SHA-256 of the manifest's payload. */
@@ -3556,6 +3788,26 @@ export interface components {
             status: boolean;
             /** @description `Available`, `Placed`, `Progressing`. */
             type: string;
+        };
+        /** @description Cores of one kind. */
+        CoreKind: {
+            /**
+             * Format: int32
+             * @description What one of them can do: 1024 is the strongest core of this machine.
+             */
+            capacity?: number | null;
+            /**
+             * Format: int32
+             * @description How many there are.
+             */
+            count: number;
+            /**
+             * Format: int64
+             * @description The highest frequency that the hardware has.
+             */
+            khzMax?: number | null;
+            /** @description `Cortex-A76`; `performance` and `efficient` where a processor has both and tells no more. */
+            name?: string | null;
         };
         /** @description A person logs in: the body of `POST /session`. */
         Credentials: {
@@ -3689,6 +3941,7 @@ export interface components {
             facts?: components["schemas"]["Facts"] | null;
             /** @description SHA-256 of its key. */
             fingerprint: components["schemas"]["Digest"];
+            health?: components["schemas"]["Health"] | null;
             host?: components["schemas"]["HostSample"] | null;
             /** @description Its id. */
             id: components["schemas"]["DeviceId"];
@@ -3759,6 +4012,11 @@ export interface components {
             mqtt: string;
             /** @description Every root so far, by version. */
             roots: Record<string, never>[];
+            /**
+             * @description The listener for devices, which carries MQTT over WebSocket, as `host:port`; an empty host is the
+             *     host of this request. An older control plane has none.
+             */
+            tunnel?: string | null;
         };
         /** @description Something that happened. */
         EventView: {
@@ -3812,6 +4070,8 @@ export interface components {
             diskFreeBytes?: number | null;
             /** @description `tract`, `onnxruntime`, … */
             engines: string[];
+            /** @description What it is made of. */
+            hardware?: components["schemas"]["Hardware"];
             /** @description What confines workers here, and what the kernel could not give. */
             isolation: string[];
             /** @description What its owner calls it. */
@@ -3970,7 +4230,92 @@ export interface components {
          * @description What can happen in a fleet: on a device, or in the control plane.
          * @enum {string}
          */
-        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceRevoked" | "databaseRestored";
+        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "throttling" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceRevoked" | "databaseRestored";
+        /** @description What a machine is made of. */
+        Hardware: {
+            /**
+             * @description What could compute beside the processor; at most [`crate::limits::ACCELERATORS_MAX`].
+             * @default []
+             */
+            accelerators: components["schemas"]["Accelerator"][];
+            /** @default null */
+            board: components["schemas"]["Board"] | null;
+            /**
+             * @description Its processor's cores by kind, the strongest kind first; at most [`crate::limits::CORE_KINDS_MAX`].
+             * @default []
+             */
+            cores: components["schemas"]["CoreKind"][];
+            /**
+             * @description What the processor can do that engines make use of: `neon`, `dotprod`, `fp16`, `avx2`, `fma`, …; at
+             *     most [`crate::limits::CPU_FEATURES_MAX`].
+             * @default []
+             */
+            cpuFeatures: string[];
+            /**
+             * @description The kernel's release.
+             * @default null
+             */
+            kernel: string | null;
+            /**
+             * @description The C library that this agent was built for: `glibc`, `musl`.
+             * @default null
+             */
+            libc: string | null;
+            /**
+             * Format: int64
+             * @description All of its memory.
+             * @default null
+             */
+            memoryBytes: number | null;
+            /**
+             * @description The system on a chip: `brcm,bcm2711`, `NVIDIA Tegra234`.
+             * @default null
+             */
+            soc: string | null;
+            /**
+             * Format: int64
+             * @description Room for what does not fit into memory; 0: there is none.
+             * @default null
+             */
+            swapBytes: number | null;
+        };
+        /** @description How a machine's hardware fares, at the time of a report. */
+        Health: {
+            /**
+             * Format: int64
+             * @description The highest frequency that is allowed now, where that is less than the hardware has.
+             * @default null
+             */
+            khzAllowed: number | null;
+            /**
+             * @description What it is fed by; at most [`crate::limits::POWER_SOURCES_MAX`].
+             * @default []
+             */
+            power: components["schemas"]["PowerSource"][];
+            /**
+             * @description Mount points of file systems that are meant to be written and may only be read; at most
+             *     [`crate::limits::MOUNTS_MAX`].
+             * @default []
+             */
+            readOnly: string[];
+            /** @default null */
+            storage: components["schemas"]["Storage"] | null;
+            /**
+             * @description What slows it down now.
+             * @default []
+             */
+            strains: components["schemas"]["Strain"][];
+            /**
+             * @description What slowed it down since it was started, as far as its firmware remembers.
+             * @default []
+             */
+            strainsSinceBoot: components["schemas"]["Strain"][];
+            /**
+             * @description Its sensors, the hottest first; at most [`crate::limits::SENSORS_MAX`].
+             * @default []
+             */
+            temperatures: components["schemas"]["Temperature"][];
+        };
         /** @description A device's telemetry over a time, summed up into buckets. */
         History: {
             /**
@@ -4040,6 +4385,11 @@ export interface components {
         HostSample: {
             /**
              * Format: int32
+             * @description How full its emptiest battery is.
+             */
+            batteryPercent?: number | null;
+            /**
+             * Format: int32
              * @description Share of all cores in use, in thousandths.
              */
             cpuPermille: number;
@@ -4063,9 +4413,14 @@ export interface components {
              * @description Memory in use.
              */
             memoryUsedBytes: number;
+            /** @description Whether it is fed from outside. */
+            onMains?: boolean | null;
+            /** @description What slows it down. */
+            strains?: components["schemas"]["Strain"][];
             /**
              * Format: int32
-             * @description The hottest sensor, in thousandths of a degree Celsius.
+             * @description The hottest sensor, in thousandths of a degree Celsius. The others stand in the reported state, which
+             *     comes less often and is kept once.
              */
             temperatureMillicelsius?: number | null;
         };
@@ -4100,6 +4455,11 @@ export interface components {
              */
             memoryPeakBytes: number;
         };
+        /**
+         * @description What a disk is.
+         * @enum {string}
+         */
+        Medium: "emmc" | "sdCard" | "nvme" | "ssd" | "hardDisk" | "usb" | "virtual" | "flash" | "memory";
         /** @description Name and labels. */
         Metadata: {
             /**
@@ -4221,6 +4581,26 @@ export interface components {
             /** @description Sizes; `null` where any size goes (the batch, usually the first). */
             shape: (number | null)[];
         };
+        /**
+         * @description Kinds of power sources.
+         * @enum {string}
+         */
+        PowerKind: "battery" | "mains";
+        /** @description What a machine is fed by. */
+        PowerSource: {
+            /** @description What it is. */
+            kind: components["schemas"]["PowerKind"];
+            /** @description The kernel's name for it: `AC`, `BAT0`. */
+            name: string;
+            /** @description Whether it gives power now; of mains. */
+            online?: boolean | null;
+            /**
+             * Format: int32
+             * @description How full it is; of a battery.
+             */
+            percent?: number | null;
+            state?: components["schemas"]["BatteryState"] | null;
+        };
         /** @description An error, RFC 9457, with Muster's `hint`: the next move. */
         Problem: {
             /** @description What was attempted and why it failed. */
@@ -4274,6 +4654,33 @@ export interface components {
          * @enum {string}
          */
         RefusalKind: "goldenMismatch" | "cannotLoad" | "crashedInProbation" | "tooMuchMemoryInProbation";
+        /** @description What a pushed release still needs. */
+        ReleasePushed: {
+            /** @description Files whose bytes the plane does not have; empty: the release is whole. */
+            missing: components["schemas"]["Artifact"][];
+            newer?: components["schemas"]["ReleaseVersion"] | null;
+            /** @description The release. */
+            version: components["schemas"]["ReleaseVersion"];
+        };
+        /** @description A release's version: SemVer without build metadata, which would not count in the order. */
+        ReleaseVersion: string;
+        /** @description One release. */
+        ReleaseView: {
+            /** @description Its files. */
+            artifacts: components["schemas"]["Artifact"][];
+            /** @description Whether all its files are there. */
+            complete: boolean;
+            /** @description When it was made, by its maker's clock. */
+            issuedMs: components["schemas"]["u64"];
+            /** @description Whether it is the one to install: the newest that is whole and believed. */
+            offered: boolean;
+            /** @description When it was pushed. */
+            pushedMs: components["schemas"]["u64"];
+            /** @description Why it is not believed under the newest root, if it is not. */
+            refused?: string | null;
+            /** @description Its version. */
+            version: components["schemas"]["ReleaseVersion"];
+        };
         /** @description A device asks for its next certificate. */
         Renew: {
             /** @description A [`crate::message::Renewal`], signed by the enrolled key. */
@@ -4297,6 +4704,11 @@ export interface components {
             /** @description Why it is on this device. */
             why: string;
         };
+        /**
+         * @description How much of an eMMC's spare blocks is used.
+         * @enum {string}
+         */
+        Reserve: "normal" | "warning" | "urgent";
         /** @description What a replica is granted. */
         Resources: {
             /**
@@ -4506,11 +4918,49 @@ export interface components {
              */
             wanted: number;
         };
+        /** @description What holds the agent's data. */
+        Storage: {
+            /** @description The whole disk: `mmcblk0`, `nvme0n1`; absent for what is no disk. */
+            device?: string | null;
+            /** @description The file system on it. */
+            filesystem?: string | null;
+            medium?: components["schemas"]["Medium"] | null;
+            /** @description Whether it may only be read. */
+            readOnly: boolean;
+            reserve?: components["schemas"]["Reserve"] | null;
+            /**
+             * Format: int32
+             * @description How much of its life is used at most, in percent; more than 100: beyond what it was built for.
+             */
+            wearPercent?: number | null;
+        };
+        /**
+         * @description What makes a machine slower than it is built to be.
+         * @enum {string}
+         */
+        Strain: "underVoltage" | "frequencyCapped" | "throttled" | "softTemperatureLimit" | "coolingDown";
         /**
          * @description How a rollout goes through the devices.
          * @enum {string}
          */
         Strategy: "Waves";
+        /** @description A kind of machine, as Rust's compiler names it: `aarch64-unknown-linux-gnu`. */
+        Target: string;
+        /** @description One sensor's reading. */
+        Temperature: {
+            /**
+             * Format: int32
+             * @description Where the machine saves itself by stopping.
+             */
+            criticalMillicelsius?: number | null;
+            /**
+             * Format: int32
+             * @description In thousandths of a degree Celsius.
+             */
+            millicelsius: number;
+            /** @description `cpu-thermal`, `nvme Composite`. */
+            sensor: string;
+        };
         /** @description An API token. */
         Token: {
             /** @description To be sent as `Authorization: Bearer …`; shown once. */

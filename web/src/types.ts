@@ -14,6 +14,8 @@ export type Figures = Schemas['Figures'];
 export type FreezeView = Schemas['FreezeView'];
 export type Generation = Schemas['Generation'];
 export type Happening = Schemas['Happening'];
+export type Hardware = Schemas['Hardware'];
+export type Health = Schemas['Health'];
 export type Phase = Schemas['Phase'];
 export type Problem = Schemas['Problem'];
 export type Replica = Schemas['Replica'];
@@ -22,6 +24,7 @@ export type RolloutView = Schemas['RolloutView'];
 export type Schedule = Schemas['Schedule'];
 export type SlotReport = Schemas['SlotReport'];
 export type Status = Schemas['Status'];
+export type Strain = Schemas['Strain'];
 
 export type FeedChange = Schemas['FeedChange'];
 export type FeedSnapshot = Schemas['FeedSnapshot'];

@@ -1,6 +1,7 @@
 //! The programs under test. They are built once into a cache folder outside the clone, since tract
 //! takes long; every clone on this machine shares what it depends on.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,11 +28,20 @@ pub fn cargo(arguments: &[&str], environment: &[(&str, &Path)]) -> anyhow::Resul
 
 fn hold() -> anyhow::Result<cache::Held> {
     let target = target()?;
-    cache::hold(&shell::project(), &target, &|| command(&target))
+    cache::hold(&shell::project(), &target, &PROFILES, &|| command(&target))
 }
 
-fn command(target: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+/// What is built in the folder that clones share, as `cargo clean` selects it.
+const PROFILES: [&[&str]; 2] = [&["--profile", "dev"], &["--profile", "release"]];
+
+/// cargo on this project, building into `target`, not among the variables that it gave this program.
+pub fn command(target: &Path) -> Command {
+    command_of(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), target)
+}
+
+/// The same by a program that takes cargo's place.
+pub fn command_of(program: impl AsRef<OsStr>, target: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(shell::project()).env("CARGO_TARGET_DIR", target);
     // `cargo xtask` runs this program with these set to its own values. Build scripts that look at
     // them would run again each time cargo is called the other way.

@@ -19,8 +19,9 @@ pub struct Held {
 const OWNER_FILE: &str = "muster-clone";
 
 /// Takes the cache at `target` for the clone at `project`, waiting for another clone to finish.
-/// `cargo` makes a cargo command that builds there.
-pub fn hold(project: &Path, target: &Path, cargo: &dyn Fn() -> Command) -> anyhow::Result<Held> {
+/// `cargo` makes a cargo command that builds there; `built` is what is built there, each as `cargo clean`
+/// selects it.
+pub fn hold(project: &Path, target: &Path, built: &[&[&str]], cargo: &dyn Fn() -> Command) -> anyhow::Result<Held> {
     fs::create_dir_all(target).with_context(|| format!("cannot make the build folder {}", target.display()))?;
     let lock = File::create(target.join("muster-clone.lock"))?;
     if lock.try_lock().is_err() {
@@ -31,21 +32,21 @@ pub fn hold(project: &Path, target: &Path, cargo: &dyn Fn() -> Command) -> anyho
     if fs::read_to_string(&owner).ok().as_deref() != Some(ours.as_str()) {
         // The owner changes last: if this is cut off, it is done again.
         let _ = fs::remove_file(&owner);
-        forget_members(cargo)?;
+        forget_members(built, cargo)?;
         fs::write(&owner, &ours)?;
     }
     Ok(Held { _lock: lock })
 }
 
-fn forget_members(cargo: &dyn Fn() -> Command) -> anyhow::Result<()> {
+fn forget_members(built: &[&[&str]], cargo: &dyn Fn() -> Command) -> anyhow::Result<()> {
     let mut metadata = cargo();
     let listed = muster_world::output(metadata.args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let listed: Value = serde_json::from_str(&listed)?;
     let members = listed["packages"].as_array().context("cargo lists no packages")?;
     let names: Vec<&str> = members.iter().filter_map(|package| package["name"].as_str()).collect();
-    for profile in ["dev", "release"] {
+    for selected in built {
         let mut clean = cargo();
-        clean.args(["clean", "--quiet", "--profile", profile]);
+        clean.args(["clean", "--quiet"]).args(*selected);
         muster_world::output(clean.args(names.iter().flat_map(|name| ["--package", name])))?;
     }
     Ok(())
@@ -84,7 +85,7 @@ mod tests {
                 cargo.current_dir(clone).env("CARGO_TARGET_DIR", &target);
                 cargo
             };
-            let _held = hold(clone, &target, &cargo).expect("the cache");
+            let _held = hold(clone, &target, &[&["--profile", "dev"]], &cargo).expect("the cache");
             muster_world::output(cargo().args(["run", "--quiet", "--offline"])).expect("runs")
         };
         assert_eq!(

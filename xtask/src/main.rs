@@ -5,9 +5,12 @@ mod bench;
 mod build;
 mod cache;
 mod clients;
+mod cross;
 mod dashboard;
 mod demo;
+mod installer;
 mod measure;
+mod release;
 mod setup;
 mod shell;
 mod sim;
@@ -44,6 +47,13 @@ enum Command {
         /// Only attacks whose names contain this
         filter: Option<String>,
     },
+    /// Build the agent for each kind of device, and run it as on one
+    Cross(cross::Options),
+    /// Make a release of the agent: for each kind of device the program, its package and what it is made of;
+    /// checksums, and the document for the release signers
+    Release(release::Options),
+    /// Play the line that installs and enrols on clean Debian systems
+    Installer(installer::Options),
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -68,6 +78,9 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::Clients => clients::check(),
         Command::Attacks { filter } => attacks::run(filter.as_deref()),
+        Command::Cross(options) => cross::run(&options),
+        Command::Release(options) => release::run(&options),
+        Command::Installer(options) => installer::run(&options),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

@@ -17,6 +17,11 @@ pub fn program(name: &str, package: &str) -> anyhow::Result<()> {
     if shell::exists(name) { Ok(()) } else { install(&format!("`{name}`"), &[package]) }
 }
 
+/// Makes sure that a folder is there, installing the system package that brings it.
+pub fn folder(path: &Path, package: &str) -> anyhow::Result<()> {
+    if path.is_dir() { Ok(()) } else { install(&path.display().to_string(), &[package]) }
+}
+
 fn install(what: &str, packages: &[&str]) -> anyhow::Result<()> {
     let list = packages.join(" ");
     let sudo = if user_is_root() { "" } else { "sudo " };

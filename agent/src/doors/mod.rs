@@ -7,6 +7,9 @@
 
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(not(feature = "grpc"))]
+#[path = "without_grpc.rs"]
+pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod local_mqtt;

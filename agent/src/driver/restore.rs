@@ -86,7 +86,7 @@ pub(super) fn restore(
 }
 
 /// What the owner allows: of memory and cores, what the facts report.
-pub(super) fn owner_limits(config: &Config, machine: &Machine) -> OwnerLimits {
+pub(super) fn owner_limits(config: &Config, machine: &mut Machine) -> OwnerLimits {
     let facts = machine.facts(config);
     OwnerLimits {
         memory_bytes: Some(facts.memory_bytes),

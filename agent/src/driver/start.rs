@@ -1,13 +1,13 @@
 //! Brings everything up, in the order in which one part needs another, and hands it to the loop.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_agent_core::clock::Clock;
 use muster_agent_core::reconcile::{Action, Agent, Event, Restored};
-use muster_shared::id::BootId;
+use muster_shared::id::{BootId, UnixMs};
 use muster_shared::message::EventKind;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -22,12 +22,17 @@ use crate::config::Config;
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::Effects;
+use crate::enrol::Reach;
 use crate::facts::Machine;
+use crate::facts::watch::Watch;
 use crate::identity::{self, DeviceKey, Enrolment};
 use crate::journal::Journal;
 use crate::mqtt::{self, Connect, Mqtt};
+use crate::network::line::Lines;
+use crate::network::route::{Mode, Way};
 use crate::outside::{Steady, Timekeeper, random};
 use crate::renewal::Renewal;
+use crate::status::StatusKeeper;
 use crate::store::Store;
 use crate::table::Table;
 use crate::telemetry::Telemetry;
@@ -82,13 +87,15 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
     let time = Timekeeper::new(steady, clock.clone());
-    let connect = connect(&config.data, &enrolment, key.clone(), time.clone())?;
-    let machine = Machine::new(&config.data).context("cannot watch this machine")?;
+    let reach = Reach::new(enrolment.ca, config.network.clone(), &config.data)?;
+    let lines = Arc::new(lines(&config, &enrolment, key.clone(), time.clone(), &reach)?);
+    let status = start_status(&config, &lines, bound_ms);
+    let mut machine = Machine::new(&config.data).context("cannot watch this machine")?;
     let counter = (!config.counter.is_empty()).then(|| Box::new(Program(config.counter.clone())) as Box<dyn Counter>);
     let trust = TrustStore::open(&config.data, counter);
     let restored = Restored {
         watermark_unknown: trust.unknown(),
-        limits: owner_limits(&config, &machine),
+        limits: owner_limits(&config, &mut machine),
         ..restore(&journal, &store, &key, &enrolment, (clock, trust.watermark().clone()))?
     };
     let to_loop = inbox.clone();
@@ -98,7 +105,14 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         .context("cannot start a thread that keeps the watermark")?;
     // Models start before networking: the connection is made only after the core has begun.
     let (agent, actions) = Agent::restored(restored, time.steady_ms());
-    let mqtt = Mqtt::start(connect, incoming_sender, stop.child_token());
+    let connect = Connect {
+        lines: lines.clone(),
+        mode: config.network.tunnel,
+        try_direct_every: config.network.try_direct_every,
+        data: config.data.clone(),
+        status: status.clone(),
+    };
+    let (mqtt, connecting) = Mqtt::start(connect, incoming_sender, stop.child_token());
     let program = std::env::current_exe().context("cannot find this program to start workers with")?;
     let effects = Effects::new(
         (journal.clone(), watermarks),
@@ -110,15 +124,18 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         (boot, time.clone()),
     );
     let telemetry = Telemetry::new(enrolment.device.clone(), boot, key.clone(), table.meter.clone(), time.wall_ms());
-    let renewal = Renewal::new(enrolment.clone(), key.clone(), config.data.clone(), time.clone(), mqtt);
+    let identity = (key.clone(), config.data.clone());
+    let renewal = Renewal::new(enrolment.clone(), identity, time.clone(), mqtt, (lines, reach));
     let mut driver = Driver {
         agent,
         time,
         bound_kept_ms: bound_ms,
         unsure: false,
+        status,
         renewal,
         effects,
         machine,
+        strained: Watch::default(),
         telemetry,
         doors,
         config,
@@ -141,6 +158,8 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
     driver.pump(events, incoming, stop).await;
+    // It notes that the agent does not run any more.
+    let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
     Ok(())
@@ -154,10 +173,29 @@ fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> 
     Store::open(data, tell).with_context(|| format!("cannot open the store below {}", data.display()))
 }
 
-fn connect(data: &Path, enrolment: &Enrolment, key: Arc<DeviceKey>, time: Timekeeper) -> anyhow::Result<Connect> {
-    let (host, port) = mqtt::host_and_port(&enrolment.mqtt)
-        .with_context(|| format!("the broker's address {:?} is no host:port; enrol again", enrolment.mqtt))?;
-    let (data, ca) = (data.to_owned(), enrolment.ca);
-    let tls = Box::new(move || Ok(muster_tls::device_client(ca, Some(key.client_identity(&data)?), time.known())?));
-    Ok(Connect { device: enrolment.device.clone(), host, port, tls })
+fn lines(
+    config: &Config,
+    enrolment: &Enrolment,
+    key: Arc<DeviceKey>,
+    time: Timekeeper,
+    reach: &Reach,
+) -> anyhow::Result<Lines> {
+    let broker = enrolment.mqtt.parse().context("the broker's address cannot be used; enrol again")?;
+    let tunnel = enrolment.tunnel.as_deref().map(str::parse).transpose();
+    let tunnel = tunnel.context("the address of the listener for devices cannot be used; enrol again")?;
+    Ok(Lines {
+        device: enrolment.device.clone(),
+        broker,
+        tunnel: Mutex::new(tunnel),
+        connector: reach.connector.clone(),
+        proxy: config.network.proxy.clone(),
+        key,
+        data: config.data.clone(),
+        time,
+    })
+}
+
+fn start_status(config: &Config, lines: &Lines, bound_ms: UnixMs) -> StatusKeeper {
+    let first = if config.network.tunnel == Mode::Always { Way::Tunnel } else { Way::Direct };
+    StatusKeeper::start(&config.data, config.led.clone(), lines.leads(first), lines.time.wall_ms(), bound_ms)
 }

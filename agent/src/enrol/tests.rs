@@ -15,7 +15,7 @@ fn answered(status: u16, retry_after: Option<u64>, body: &str) -> Answer {
     Answer {
         status: StatusCode::from_u16(status).expect("a status"),
         retry_after: retry_after.map(Duration::from_secs),
-        body: Bytes::copy_from_slice(body.as_bytes()),
+        body: body.to_owned().into(),
     }
 }
 
@@ -136,6 +136,7 @@ impl Server {
                             ca: ca.pem(),
                             roots: vec![root()],
                             mqtt: ":8883".into(),
+                            tunnel: None,
                         };
                         (200, "", serde_json::to_string(&enrolled).expect("JSON"))
                     }
@@ -162,6 +163,8 @@ impl Server {
             name: None,
             labels: Labels::new(),
             wait,
+            network: RawNetwork::default(),
+            writes_config: true,
         }
     }
 }

@@ -6,7 +6,6 @@ pub mod folder;
 mod repository;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +18,14 @@ use muster_shared::{DeploymentName, DeviceId, ModelName, Version};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::args::{Config, Control, Place};
 use self::repository::OwnRepository;
-#[cfg(feature = "grpc")]
-use crate::doors::grpc;
 use crate::doors::oip::OipDoor;
-use crate::doors::{Doors, server};
+use crate::doors::{Doors, grpc, server};
 use crate::outside::{Steady, jitter};
 use crate::table::{NotServed, Served, Table, VersionState};
 use crate::worker::parent::{self, Bounds, Purpose, WorkerEvent, WorkerHandle};
@@ -132,7 +128,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let doors = Arc::new(Doors { table: table.clone(), oip, device: device()? });
     let options = server::Options { access_log: config.access_log };
     let grpc = match config.grpc {
-        Some(address) => Some(open_grpc(address, &doors, stop.child_token()).await?),
+        Some(address) => Some(grpc::open(address, &doors, stop.child_token()).await?),
         None => None,
     };
     let open = tokio::spawn(server::serve(listener, doors, options, stop.child_token()));
@@ -171,35 +167,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     info!("the server stops");
     server.end().await;
     Ok(())
-}
-
-/// Opens the gRPC door; where it opened, and what ends when it is closed.
-#[cfg(feature = "grpc")]
-async fn open_grpc(
-    address: SocketAddr,
-    doors: &Doors,
-    stop: CancellationToken,
-) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot open the gRPC door on {address}; choose another address by --grpc"))?;
-    let (address, oip, device) = (listener.local_addr()?, doors.oip.clone(), doors.device.clone());
-    info!(%address, "the gRPC door is open");
-    let open = tokio::spawn(async move {
-        if let Err(error) = grpc::serve(listener, oip, &device, stop).await {
-            warn!(%error, "the gRPC door is closed");
-        }
-    });
-    Ok((address, open))
-}
-
-#[cfg(not(feature = "grpc"))]
-async fn open_grpc(
-    address: SocketAddr,
-    _: &Doors,
-    _: CancellationToken,
-) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
-    anyhow::bail!("--grpc {address}: this build has no gRPC")
 }
 
 /// What this machine is called, as the header `Muster-Device` says it.

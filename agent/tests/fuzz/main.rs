@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod machine;
+mod network;
 mod trust;
 
 use std::io::{Read as _, Write as _};
@@ -314,6 +316,7 @@ fn what_a_device_keeps_of_its_enrolment_is_read_or_refused() {
         ca: certificate.pem(),
         roots: vec![],
         mqtt: ":8883".into(),
+        tunnel: Some(":443".into()),
     });
     alone.parser("answer to an enrolment", [answer.unwrap()]).run(|bytes| {
         let Ok(answer) = serde_json::from_slice::<Enrolled>(bytes) else { return false };

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use muster_agent::journal::{BatchRecord, ProvenRecord, RefusalsRecord};
-use muster_agent::{identity, trust_store};
+use muster_agent::{identity, release, trust_store};
 use muster_agent_core::clock;
 use muster_agent_core::verify::bundle::{self, Proven, Software};
 use muster_agent_core::verify::command::VerifiedCommand;
@@ -274,6 +274,9 @@ fn records_of_a_journal_on_a_bad_disk_are_read_or_refused() {
     record(&alone, "journal: batch", &BatchRecord { boot: BootId([1; 16]), sequence: 4, batch });
     record(&alone, "journal: desired state", &SignedDesired(sign(payload_type::DESIRED, b"desired", DIRECTOR)));
     let root = sign(payload_type::ROOT, &root().to_payload(), ROOT).to_json();
+    let list = format!("[{root},{root}]");
+    let files = alone.parser("a file of roots", [root.clone(), list]).inputs(100_000);
+    files.run(|bytes| release::roots_of(bytes).is_ok());
     alone
         .parser("journal: roots", [root])
         .inputs(100_000)
@@ -302,6 +305,11 @@ fn what_is_kept_beside_the_key_is_read_or_refused() {
         let floors = Floors::restored(&kept, &newest);
         // Only what a publisher signed is a floor; a bad disk makes none.
         assert!(floors.all().all(|known| known.model == floor.model && known.version == floor.version));
+        true
+    });
+    alone.parser("agent.json", [r#"{"version":"0.10.0-rc.1"}"#]).inputs(100_000).run(|bytes| {
+        let Ok(version) = release::highest_in(bytes) else { return false };
+        assert_eq!(version.to_string().parse(), Ok(version));
         true
     });
     alone.parser("clock.json", [r#"{"bound_ms":1780000000000}"#]).inputs(100_000).run(|bytes| {

@@ -5,16 +5,19 @@ pub mod factory;
 
 use std::path::PathBuf;
 
+use muster_shared::Digest;
 use muster_shared::api::{Claim, NewClaim};
 use muster_shared::claim::ClaimToken;
 use muster_shared::id::{LabelText, Labels, UnixMs};
 use muster_shared::quantity::Millis;
+use muster_shared::release::{ReleaseVersion, VerifiedRelease};
 use reqwest::Method;
 use serde::Serialize;
 
 use crate::context::{Context, Session};
 use crate::error::{Attempt as _, Failure, Result, next_move};
 use crate::files::{self, Readable};
+use crate::install::Line;
 use crate::output::{self, Format, date, now_ms};
 
 /// The label that says at which site a device stands.
@@ -73,6 +76,12 @@ struct New {
     /// Write the token to a file that only you can read
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Print a line that installs the agent's package on a Debian machine and enrols it: for a shell there
+    #[arg(long)]
+    install: bool,
+    /// The release that the line installs; by default the one that the control plane offers
+    #[arg(long, value_name = "VERSION", requires = "install")]
+    release: Option<ReleaseVersion>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -85,6 +94,9 @@ struct View<'a> {
     token: &'a str,
     uses: u32,
     expires_ms: UnixMs,
+    /// The line that installs and enrols.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    install: Option<&'a str>,
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
@@ -116,9 +128,19 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         may_label_anything: new.may_label_anything,
         needs_approval: new.needs_approval,
     };
+    let client = context.client()?;
+    let release = match new.install {
+        true => {
+            let release = super::release::to_install(&client, root, new.release.as_ref()).await?;
+            // Where there can be no line there is to be no claim either.
+            let (claim, root) = (placeholder(&context, root.digest), root.digest);
+            spell(&context, &release, root, &claim)?;
+            Some(release)
+        }
+        false => None,
+    };
     let issued_ms = now_ms();
-    let claim: Claim =
-        context.client()?.send_json(Method::POST, "/claims", &asked).await.attempt(|| "cannot make a claim")?;
+    let claim: Claim = client.send_json(Method::POST, "/claims", &asked).await.attempt(|| "cannot make a claim")?;
     let token = ClaimToken {
         id: bytes(&claim.id)?,
         secret: bytes(&claim.secret)?,
@@ -126,7 +148,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         ca: context.ca_fingerprint,
         issued_ms,
     };
-    tell(&new, &context, &claim, &token.to_string())
+    let line = release.map(|release| spell(&context, &release, root.digest, &token));
+    tell(&new, &context, &claim, (&token.to_string(), line.transpose()?.as_deref()))
 }
 
 async fn revoke(id: &str, session: &Session) -> Result<()> {
@@ -143,25 +166,45 @@ async fn revoke(id: &str, session: &Session) -> Result<()> {
     output::print_line(format_args!("claim {id} counts no more"))
 }
 
-fn tell(new: &New, context: &Context, claim: &Claim, token: &str) -> Result<()> {
+fn spell(context: &Context, release: &VerifiedRelease, root: Digest, claim: &ClaimToken) -> Result<String> {
+    Line { url: &context.url, release: release.release(), root, claim }
+        .spell()
+        .attempt(|| "cannot make the line that installs")
+}
+
+/// A claim of no worth, as long as any.
+fn placeholder(context: &Context, root: Digest) -> ClaimToken {
+    ClaimToken { id: [0; 8], secret: [0; 16], root, ca: context.ca_fingerprint, issued_ms: now_ms() }
+}
+
+fn tell(new: &New, context: &Context, claim: &Claim, (token, line): (&str, Option<&str>)) -> Result<()> {
+    let printed = line.unwrap_or(token);
     if let Some(path) = &new.output {
-        let line = format!("{token}\n");
-        files::replace(path, line.as_bytes(), Readable::ByOwner)
+        files::replace(path, format!("{printed}\n").as_bytes(), Readable::ByOwner)
             .attempt(|| format!("cannot write the token to {}", path.display()))?;
     }
     if new.json {
-        output::print_json(&View { id: &claim.id, token, uses: new.uses, expires_ms: claim.expires_ms })?;
+        let (id, uses, expires_ms) = (&claim.id, new.uses, claim.expires_ms);
+        output::print_json(&View { id, token, uses, expires_ms, install: line })?;
     } else if new.output.is_none() {
-        output::print_line(token)?;
+        output::print_line(printed)?;
     }
     let devices = if new.uses == 1 { "one device".to_owned() } else { format!("{} devices", new.uses) };
+    let until = date(claim.expires_ms);
+    if line.is_some() {
+        let how = match &new.output {
+            Some(path) => format!("sh {}", path.display()),
+            None => "paste the line into a shell there".to_owned(),
+        };
+        next_move(format_args!("good for {devices} until {until}, for whoever has it; on the device: {how}"));
+        return Ok(());
+    }
     let token = match &new.output {
         Some(path) => format!("\"$(cat {})\"", path.display()),
         None => "TOKEN".to_owned(),
     };
     next_move(format_args!(
-        "good for {devices} until {}; on the device: muster-agent enrol --url {} --claim {token} --data DIR",
-        date(claim.expires_ms),
+        "good for {devices} until {until}; on the device: muster-agent enrol --url {} --claim {token} --data DIR",
         context.url
     ));
     Ok(())

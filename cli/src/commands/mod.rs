@@ -14,6 +14,7 @@ pub mod trust;
 pub mod inspect;
 pub mod pack;
 pub mod push;
+pub mod release;
 
 pub mod apply;
 pub mod delete;

@@ -24,7 +24,7 @@ use crate::trust;
 /// An upload that stands still this long has failed.
 const STALL_TIME: Duration = Duration::from_secs(60);
 /// Bytes that are read from the bundle at once.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// Arguments of `muster push`.
 #[derive(clap::Args)]
@@ -59,7 +59,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         .map_err(|failure| failure.hint("pack it with the key of a publisher that `muster trust show` lists"))?;
 
     let status = offer(&client, &bundle.envelope).await.attempt(attempt)?;
-    let bar = progress(&status.missing);
+    let bar = progress(status.missing.iter().map(|file| file.bytes).sum());
     for file in &status.missing {
         upload(&client, &args.file, &bundle, file, &bar).await.attempt(attempt)?;
     }
@@ -119,7 +119,7 @@ async fn upload(client: &Client, path: &Path, bundle: &Bundle, file: &FileRef, b
 }
 
 /// Returns once a whole period passed without a byte.
-async fn stalled(bar: &ProgressBar) {
+pub(super) async fn stalled(bar: &ProgressBar) {
     loop {
         let before = bar.position();
         tokio::time::sleep(STALL_TIME).await;
@@ -130,15 +130,15 @@ async fn stalled(bar: &ProgressBar) {
 }
 
 /// Visible only where stderr is a terminal.
-fn progress(files: &[FileRef]) -> ProgressBar {
-    let bar = ProgressBar::new(files.iter().map(|file| file.bytes).sum());
+pub(super) fn progress(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
     let style = ProgressStyle::with_template(
         "uploading {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left",
     );
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    if !files.is_empty() {
+    if bytes > 0 {
         bar.enable_steady_tick(Duration::from_millis(100));
     }
     bar

@@ -2,6 +2,7 @@
 
 use muster_shared::DeviceId;
 use muster_shared::api::fleet::{DeviceView, ModelView};
+use muster_shared::hardware::{Hardware, Health};
 use muster_shared::id::UnixMs;
 use muster_shared::reported::{Phase, SlotReport};
 
@@ -12,10 +13,11 @@ use crate::output::{Facts, age, bytes, date, now_ms, or_dash};
 use crate::tell::{self, figures};
 
 pub const HEADER: &[&str] = &["NAME", "STATE", "SEEN", "SERVING", "CPU", "MEMORY", "AGENT"];
-pub const HEADER_WIDE: &[&str] = &["ARCH", "OS", "TEMPERATURE", "DISK FREE", "APPLIED", "DESIRED", "LABELS"];
+pub const HEADER_WIDE: &[&str] =
+    &["ARCH", "OS", "BOARD", "ACCELERATORS", "TEMPERATURE", "SLOWED BY", "DISK FREE", "APPLIED", "DESIRED", "LABELS"];
 
 /// Telemetry and the time of the last message.
-const RESTLESS: &[&str] = &["lastSeenMs", "host", "models"];
+const RESTLESS: &[&str] = &["lastSeenMs", "host", "health", "models"];
 
 pub async fn fetch(client: &Client, only: Option<&str>, wide: bool) -> Result<Vec<Item>> {
     let all = match only {
@@ -48,10 +50,14 @@ fn item(device: &DeviceView, wide: bool, now_ms: UnixMs) -> Result<Item> {
     ];
     if wide {
         let disk = device.host.as_ref().and_then(|host| host.disk_free_bytes);
+        let hardware = device.facts.as_ref().map(|facts| &facts.hardware);
         row.extend([
             or_dash(device.facts.as_ref().map(|facts| facts.arch.clone())),
             or_dash(device.facts.as_ref().map(|facts| facts.os.clone())),
+            or_dash(hardware.and_then(|hardware| hardware.board.as_ref()).map(tell::hardware::board)),
+            or_dash(hardware.and_then(tell::hardware::accelerators)),
             or_dash(temperature(device)),
+            or_dash(device.health.as_ref().and_then(|it| tell::hardware::strains(&it.strains, it.khz_allowed))),
             or_dash(disk.map(bytes)),
             or_dash(device.applied),
             or_dash(device.desired),
@@ -62,8 +68,11 @@ fn item(device: &DeviceView, wide: bool, now_ms: UnixMs) -> Result<Item> {
 }
 
 fn temperature(device: &DeviceView) -> Option<String> {
-    let milli = device.host.as_ref()?.temperature_millicelsius?;
-    Some(format!("{:.1} °C", f64::from(milli) / 1000.0))
+    Some(celsius(device.host.as_ref()?.temperature_millicelsius?))
+}
+
+fn celsius(milli: i32) -> String {
+    format!("{:.1} °C", f64::from(milli) / 1000.0)
 }
 
 pub async fn describe(client: &Client, name: &str) -> Result<String> {
@@ -94,6 +103,7 @@ pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
         facts.add("for models", format!("{}m cores, {} memory", is.cpu_milli, bytes(is.memory_bytes)));
         facts.add("engines", is.engines.join(", "));
         facts.add("isolation", is.isolation.join(", "));
+        made_of(&is.hardware, &mut facts);
     }
     if let Some(host) = &device.host {
         facts.add("processor", format!("{:.1} % in use", f64::from(host.cpu_permille) / 10.0));
@@ -104,6 +114,9 @@ pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
         );
         facts.add("temperature", or_dash(temperature(device)));
     }
+    if let Some(health) = &device.health {
+        fares(health, &mut facts);
+    }
     device.slots.iter().for_each(|it| facts.add("slot", slot(it)));
     device.models.iter().for_each(|it| facts.add("traffic", traffic(it)));
     for refusal in &device.refusals {
@@ -111,6 +124,52 @@ pub fn text(device: &DeviceView, now_ms: UnixMs) -> String {
         facts.add("refusal", format!("{} {}: {:?}: {}", bundle.model, bundle.version, refusal.kind, refusal.reason));
     }
     facts.render()
+}
+
+/// What a machine is made of.
+fn made_of(hardware: &Hardware, facts: &mut Facts) {
+    if let Some(board) = &hardware.board {
+        let chip = hardware.soc.as_ref().map_or_else(String::new, |chip| format!(" ({chip})"));
+        facts.add("board", format!("{}{chip}", tell::hardware::board(board)));
+    }
+    if !hardware.cores.is_empty() {
+        facts.add("cores", tell::hardware::cores(&hardware.cores));
+    }
+    if !hardware.cpu_features.is_empty() {
+        facts.add("can do", hardware.cpu_features.join(", "));
+    }
+    if let Some(all) = hardware.memory_bytes {
+        let swap = hardware.swap_bytes.map_or_else(String::new, |swap| format!(", {} swap", bytes(swap)));
+        facts.add("has", format!("{} memory{swap}", bytes(all)));
+    }
+    let kernel = [hardware.kernel.clone(), hardware.libc.as_ref().map(|libc| format!("agent for {libc}"))];
+    let kernel: Vec<String> = kernel.into_iter().flatten().collect();
+    if !kernel.is_empty() {
+        facts.add("kernel", kernel.join(", "));
+    }
+    hardware.accelerators.iter().for_each(|it| facts.add("accelerator", tell::hardware::accelerator(it)));
+}
+
+/// How its hardware fares.
+fn fares(health: &Health, facts: &mut Facts) {
+    for sensor in &health.temperatures {
+        let stops = sensor.critical_millicelsius.map(|at| format!(" (stops at {})", celsius(at)));
+        let stops = stops.unwrap_or_default();
+        facts.add("sensor", format!("{} {}{stops}", sensor.sensor, celsius(sensor.millicelsius)));
+    }
+    if let Some(now) = tell::hardware::strains(&health.strains, health.khz_allowed) {
+        facts.add("slowed by", now);
+    }
+    if let Some(before) = tell::hardware::strains_before(health) {
+        facts.add("slowed before", format!("{before} (since it was started)"));
+    }
+    health.power.iter().for_each(|it| facts.add("power", tell::hardware::power(it)));
+    if let Some(storage) = &health.storage {
+        facts.add("storage", tell::hardware::storage(storage));
+    }
+    if !health.read_only.is_empty() {
+        facts.add("read-only", health.read_only.join(", "));
+    }
 }
 
 fn slot(slot: &SlotReport) -> String {
@@ -164,6 +223,41 @@ mod tests {
         assert_eq!(HEADER.len(), row.len());
         let wide = item(&silent, true, 13_000).expect("an item").row;
         assert_eq!(HEADER.len() + HEADER_WIDE.len(), wide.len());
+    }
+
+    #[test]
+    fn a_description_has_what_the_machine_is_made_of_and_how_it_fares() {
+        let hardware = json!({
+            "board": {"model": "Raspberry Pi 5 Model B Rev 1.0", "vendor": null, "compatible": []},
+            "soc": "brcm,bcm2712",
+            "cores": [{"count": 4, "name": "Cortex-A76", "capacity": 1024, "khzMax": 2_400_000}],
+            "cpuFeatures": ["neon", "dotprod"], "memoryBytes": 1 << 30, "swapBytes": 0, "kernel": "6.12", "libc": "glibc",
+            "accelerators": [{"kind": "npu", "name": "Hailo", "driver": "hailo", "node": "/dev/hailo0", "mayOpen": true}],
+        });
+        let facts = json!({"agent": "0.1.0", "arch": "aarch64", "os": "Debian 12", "cpuModel": null, "cpuMilli": 4000,
+            "memoryBytes": 1 << 29, "diskFreeBytes": null, "engines": ["tract"], "isolation": [], "labels": {},
+            "hardware": hardware});
+        let health = json!({"temperatures": [{"sensor": "cpu-thermal", "millicelsius": 81_000,
+            "criticalMillicelsius": 110_000}], "strains": ["underVoltage"], "strainsSinceBoot": ["underVoltage", "throttled"]});
+        let edge = device(json!({"facts": facts, "health": health}));
+        let said = text(&edge, 2_000);
+        let lines = [
+            "board           Raspberry Pi 5 Model B Rev 1.0 (brcm,bcm2712)",
+            "cores           4 × Cortex-A76 up to 2.40 GHz",
+            "can do          neon, dotprod",
+            "has             1.00 GiB memory, 0 B swap",
+            "kernel          6.12, agent for glibc",
+            "accelerator     NPU Hailo (hailo, /dev/hailo0)",
+            "sensor          cpu-thermal 81.0 °C (stops at 110.0 °C)",
+            "slowed by       under-voltage",
+            "slowed before   throttled (since it was started)",
+        ];
+        for line in lines {
+            assert!(said.lines().any(|said| said == line), "{line:?} is not in {said}");
+        }
+        let wide = item(&edge, true, 2_000).expect("an item").row;
+        let columns = ["Raspberry Pi 5 Model B Rev 1.0", "Hailo", "-", "under-voltage"];
+        assert_eq!(wide[HEADER.len() + 2..HEADER.len() + 6], columns);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod figures;
+pub mod hardware;
 pub mod replicas;
 pub mod rollout;
 

@@ -4,11 +4,13 @@
 //! are its packet handling, its subscriptions and its delivery; who connects, what becomes of a
 //! publish, and when a session ends are decided here:
 //! - `accept`: the listener, TLS, and whose certificate it is;
+//! - `carry`: a connection that came another way, and whose it was proven to be;
 //! - `session`: one connection from CONNECT to its last event.
 //!
 //! Nothing is stored: no session, no retained message, no queue for a device that is away.
 
 mod accept;
+mod carry;
 mod session;
 
 use std::collections::HashMap;
@@ -24,12 +26,13 @@ use mqtt5::broker::storage::QueueLimits;
 use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::packet::publish::PublishPacket;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::identity;
+pub use carry::{Carried, CarryError, Proven};
 use session::Link;
 
 /// Largest packet either way. The largest payload of the protocol is a prediction of 256 KiB.
@@ -51,6 +54,9 @@ const SUBSCRIPTIONS_MAX: usize = 128;
 
 /// No retained message is ever stored, but to `mqtt5` zero would mean "without limit".
 const RETAINED_MAX: usize = 1;
+
+/// Connections past TLS; a newcomer gives way. Each takes two file descriptors and about 40 KiB.
+const SESSIONS_MAX: usize = 16_384;
 
 /// Room for a PUBLISH packet's fixed header, the length of its topic and its packet id.
 const PUBLISH_HEADER_BYTES: usize = 9;
@@ -202,6 +208,8 @@ struct Hub {
     events: mpsc::Sender<BrokerEvent>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// What is left of [`SESSIONS_MAX`].
+    room: Arc<Semaphore>,
     /// The session of each device. Only the session that put an entry here removes it, at its end;
     /// until then a successor waits. So `mqtt5` never sees two sessions of one device.
     sessions: Mutex<HashMap<String, Arc<Link>>>,
@@ -224,6 +232,7 @@ impl Hub {
             events,
             stop,
             tasks: TaskTracker::new(),
+            room: Arc::new(Semaphore::new(SESSIONS_MAX)),
             sessions: Mutex::default(),
             router: Arc::new(router),
             stats: Arc::new(BrokerStats::new()),

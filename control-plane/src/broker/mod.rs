@@ -2,4 +2,4 @@
 
 pub mod embedded;
 
-pub use embedded::{Access, BrokerError, BrokerEvent, EmbeddedBroker, QoS};
+pub use embedded::{Access, BrokerError, BrokerEvent, Carried, CarryError, EmbeddedBroker, Proven, QoS};

@@ -19,6 +19,7 @@ pub mod history;
 pub mod members;
 pub mod people;
 pub mod plans;
+pub mod releases;
 pub mod rollouts;
 pub mod telemetry;
 pub mod tokens;

@@ -12,7 +12,14 @@ pub struct Telemetry;
 
 impl MigratorTrait for State {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstState), Box::new(Rollouts), Box::new(People), Box::new(Members), Box::new(Floors)]
+        vec![
+            Box::new(FirstState),
+            Box::new(Rollouts),
+            Box::new(People),
+            Box::new(Members),
+            Box::new(Floors),
+            Box::new(Releases),
+        ]
     }
 }
 
@@ -318,6 +325,27 @@ impl MigrationTrait for Floors {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("floors cannot be taken out again".to_owned()))
+    }
+}
+
+struct Releases;
+
+impl MigrationName for Releases {
+    fn name(&self) -> &str {
+        "state_0006_releases"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Releases {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // Releases of the agent; their files are blobs.
+        let columns = vec![text("version"), text("envelope"), big_integer("pushed_ms")];
+        manager.create_table(table("releases", ["version"], columns)).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("releases cannot be taken out again".to_owned()))
     }
 }
 

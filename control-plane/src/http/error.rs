@@ -11,6 +11,7 @@ use crate::blobs::BlobError;
 use crate::catalog::CatalogError;
 use crate::db::DbError;
 use crate::gateway::GatewayError;
+use crate::releases::CannotRelease;
 use crate::trust::ca::CaError;
 use crate::trust::enrol::EnrolError;
 use crate::trust::floors::CannotRaise;
@@ -168,6 +169,33 @@ impl From<CannotRaise> for ApiError {
             ),
             CannotRaise::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
             CannotRaise::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<CannotRelease> for ApiError {
+    fn from(error: CannotRelease) -> Self {
+        let with = |status| Self::new(status, chain(&error));
+        match error {
+            CannotRelease::NoRoot => with(StatusCode::CONFLICT).hint("run `muster keys init` first"),
+            CannotRelease::Release(_) => with(StatusCode::UNPROCESSABLE_ENTITY)
+                .hint("sign it with the release keys that `muster trust show` lists: `muster release sign`"),
+            CannotRelease::Other(_) => {
+                with(StatusCode::CONFLICT).hint("a version never changes: make a release with the next one")
+            }
+            CannotRelease::Unknown(_) | CannotRelease::NotNamed(..) => {
+                with(StatusCode::NOT_FOUND).hint("see `muster release list`")
+            }
+            CannotRelease::NotHere(..) => with(StatusCode::NOT_FOUND).hint("`muster release push` goes on with it"),
+            CannotRelease::TooMany => with(StatusCode::INSUFFICIENT_STORAGE),
+            CannotRelease::Busy => with(StatusCode::SERVICE_UNAVAILABLE).hint("try again in a moment"),
+            CannotRelease::BrokenOff => {
+                with(StatusCode::BAD_REQUEST).hint("`muster release push` goes on where it stopped")
+            }
+            CannotRelease::Blob(BlobError::Other { .. }) => with(StatusCode::UNPROCESSABLE_ENTITY)
+                .hint("the file is not the one that was signed: make the release again"),
+            CannotRelease::Blob(error) => error.into(),
+            CannotRelease::Db(error) => error.into(),
         }
     }
 }

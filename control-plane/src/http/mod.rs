@@ -1,5 +1,6 @@
 //! The HTTP API: one file for each resource, and what holds for all of them.
 //!
+//! On the listener for devices there are `/api/v1/enrol`, `…/renew`, what anyone may know, and `/mqtt`. Elsewhere
 //! `/api/v1/…` is the API, `/v1/models/…` and `/v2/…` the gateway, `/metrics` the counters, `/` the dashboard.
 //! Everything but what is marked open needs a token or a session; every body and every request has a bound.
 
@@ -17,9 +18,11 @@ pub mod events;
 pub mod feed;
 pub mod metrics;
 pub mod plan;
+pub mod releases;
 mod rollouts;
 pub mod session;
 pub mod trust;
+mod tunnel;
 mod web;
 
 use std::any::Any;
@@ -79,6 +82,15 @@ pub fn gateway(plane: Arc<Plane>, listener: Listener) -> Router {
     finish(router.layer(from_fn(in_time)).fallback(unknown_model), plane, listener)
 }
 
+/// What devices need of the API, and the tunnel.
+pub fn devices(plane: Arc<Plane>) -> Router {
+    let limit = DefaultBodyLimit::max(JSON_BYTES_MAX);
+    let open = trust::open_routes().merge(enrol::open_routes()).layer(limit).layer(from_fn(in_time));
+    let (router, _) = OpenApiRouter::new().nest("/api/v1", open).split_for_parts();
+    let router = router.merge(tunnel::routes());
+    finish(router.fallback(unknown_to_devices).method_not_allowed_fallback(wrong_method), plane, Listener::Tls)
+}
+
 /// The API's document, without a plane that runs.
 pub fn openapi() -> OpenApi {
     let (_, document) = documented().split_for_parts();
@@ -88,14 +100,14 @@ pub fn openapi() -> OpenApi {
 fn api_routes(plane: &Arc<Plane>) -> OpenApiRouter<Arc<Plane>> {
     let token = from_fn_with_state(plane.clone(), auth::require_token);
     let limit = DefaultBodyLimit::max(JSON_BYTES_MAX);
-    let uploads = bundles::upload_routes().layer(DefaultBodyLimit::disable()).layer(token.clone());
+    let uploads = upload_routes().layer(DefaultBodyLimit::disable()).layer(token.clone());
     let closed = closed_routes().layer(token).layer(limit).layer(from_fn(in_time));
     let open = open_routes().layer(limit).layer(from_fn(in_time));
     described().nest("/api/v1", open.merge(closed).merge(uploads))
 }
 
 fn documented() -> OpenApiRouter<Arc<Plane>> {
-    described().nest("/api/v1", open_routes().merge(closed_routes()).merge(bundles::upload_routes()))
+    described().nest("/api/v1", open_routes().merge(closed_routes()).merge(upload_routes()))
 }
 
 fn open_routes() -> OpenApiRouter<Arc<Plane>> {
@@ -104,6 +116,7 @@ fn open_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(auth::open_routes())
         .merge(session::open_routes())
         .merge(enrol::open_routes())
+        .merge(releases::open_routes())
 }
 
 fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
@@ -113,12 +126,17 @@ fn closed_routes() -> OpenApiRouter<Arc<Plane>> {
         .merge(session::routes())
         .merge(claims::routes())
         .merge(bundles::routes())
+        .merge(releases::routes())
         .merge(deployments::routes())
         .merge(rollouts::routes())
         .merge(plan::routes())
         .merge(devices::routes())
         .merge(events::routes())
         .merge(feed::routes())
+}
+
+fn upload_routes() -> OpenApiRouter<Arc<Plane>> {
+    bundles::upload_routes().merge(releases::upload_routes())
 }
 
 fn described() -> OpenApiRouter<Arc<Plane>> {
@@ -163,6 +181,11 @@ async fn wrong_method() -> ApiError {
 async fn unknown() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address")
         .hint("see GET /api/v1/openapi.json for what there is")
+}
+
+async fn unknown_to_devices() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address on the listener for devices")
+        .hint("people and programs use the API's own address, which the control plane prints at its start")
 }
 
 async fn unknown_model() -> Response {

@@ -67,6 +67,7 @@ fn report(phase: Phase, wanted: u64, running: Option<u64>, waiting: Option<&str>
         }],
         refusals: vec![],
         floors: vec![],
+        health: Default::default(),
         notes: vec![],
     }
 }

@@ -311,6 +311,7 @@ mod tests {
             }],
             refusals: vec![],
             floors: vec![],
+            health: Default::default(),
             notes: vec![],
         }
     }

@@ -215,6 +215,7 @@ impl Device {
             slots: slots.collect(),
             refusals: vec![],
             floors: vec![],
+            health: Default::default(),
             notes: vec![],
         };
         let envelope = self.sign(payload_type::REPORTED, wire::encode(&reported).expect("encodes"));

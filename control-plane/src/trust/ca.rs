@@ -16,7 +16,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use time::OffsetDateTime;
@@ -231,13 +231,32 @@ pub fn api_tls(certificate: Arc<ServerCertificate>) -> Result<ServerConfig, CaEr
     Ok(config)
 }
 
+/// TLS for the listener for devices: who shows a certificate of this authority is known by it, and who has
+/// none yet enrols.
+pub fn devices_tls(authority: &Authority, certificate: Arc<ServerCertificate>) -> Result<ServerConfig, CaError> {
+    let verifier = device_verifier(authority)?.allow_unauthenticated();
+    let mut config = client_tls(verifier, certificate)?;
+    // A WebSocket begins as HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// TLS for the broker: only who shows a certificate of this authority gets in.
 pub fn broker_tls(authority: &Authority, certificate: Arc<ServerCertificate>) -> Result<ServerConfig, CaError> {
+    client_tls(device_verifier(authority)?, certificate)
+}
+
+fn device_verifier(authority: &Authority) -> Result<ClientCertVerifierBuilder, CaError> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.clone()).map_err(CaError::Tls)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), muster_tls::provider())
-        .build()
-        .map_err(|error| CaError::Tls(rustls::Error::General(error.to_string())))?;
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), muster_tls::provider()))
+}
+
+fn client_tls(
+    verifier: ClientCertVerifierBuilder,
+    certificate: Arc<ServerCertificate>,
+) -> Result<ServerConfig, CaError> {
+    let verifier = verifier.build().map_err(|error| CaError::Tls(rustls::Error::General(error.to_string())))?;
     let config = ServerConfig::builder_with_provider(muster_tls::provider())
         .with_safe_default_protocol_versions()
         .map_err(CaError::Tls)?

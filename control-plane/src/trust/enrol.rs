@@ -282,6 +282,7 @@ fn enrolled(plane: &Plane, device: DeviceId, key: &DevicePublicKey) -> Result<En
         ca: plane.authority.certificate_pem().to_owned(),
         roots: plane.trust.all(),
         mqtt: plane.mqtt_address(),
+        tunnel: plane.tunnel_address(),
         device,
     })
 }

@@ -6,6 +6,7 @@ use super::api_types;
 use super::members::Standing;
 use crate::Digest;
 use crate::figures::Figures;
+use crate::hardware::Health;
 use crate::id::{DeploymentName, DeviceId, Generation, Labels, UnixMs};
 use crate::message::EventKind;
 use crate::reported::{DesiredRefused, Facts, Refusal, SlotReport};
@@ -74,6 +75,8 @@ pub enum Happening {
     Distrusted,
     /// A device's clock cannot be right, or is trusted again.
     Clock,
+    /// Something began to slow a device down, or no longer does.
+    Throttling,
     /// Somebody was not let in.
     EnrolmentRefused,
     /// A device became one of the fleet.
@@ -100,6 +103,7 @@ impl From<EventKind> for Happening {
             EventKind::TrustChanged => Self::TrustChanged,
             EventKind::Distrusted => Self::Distrusted,
             EventKind::Clock => Self::Clock,
+            EventKind::Throttling => Self::Throttling,
         }
     }
 }
@@ -137,6 +141,9 @@ api_types! {
         pub applied: Option<Generation>,
         /// What it last said of itself.
         pub facts: Option<Facts>,
+        /// How its hardware fares, as it last reported.
+        #[serde(default)]
+        pub health: Option<Health>,
         /// Its slots as it last reported them.
         pub slots: Vec<SlotReport>,
         /// Bundles that it will not try again.

@@ -25,6 +25,10 @@
 //! | `POST /renew` (open) | [`Renew`] | [`Enrolled`] |
 //! | `POST /bundles`, `GET /bundles` | a manifest's [`crate::signing::Envelope`] | [`catalog::PushStatus`], list of [`catalog::BundleView`] |
 //! | `PUT /blobs/{sha256}` | the bytes | nothing |
+//! | `GET /releases` (open) | | list of [`releases::ReleaseView`], newest first |
+//! | `POST /releases` | a [`crate::release::Release`]'s [`crate::signing::Envelope`] | [`releases::ReleasePushed`] |
+//! | `GET /releases/{version}/{name}` (open) | | the file, or the envelope as `release.json` |
+//! | `PUT /releases/{version}/{name}` | the bytes | nothing |
 //! | `PUT`, `GET`, `DELETE /deployments/{name}`, `GET /deployments` | [`deployment::Deployment`] | [`deployment::Deployment`] |
 //! | `PUT /deployments/{name}/scale` | [`deployment::Scale`] | [`deployment::Deployment`] |
 //! | `GET /deployments/{name}/rollout` | | [`deployment::RolloutView`] |
@@ -58,6 +62,7 @@ pub mod deployment;
 pub mod fleet;
 pub mod members;
 pub mod plan;
+pub mod releases;
 
 use serde::{Deserialize, Serialize};
 
@@ -264,5 +269,9 @@ api_types! {
         pub roots: Vec<Envelope>,
         /// The broker as `host:port`; an empty host is the host of this request.
         pub mqtt: String,
+        /// The listener for devices, which carries MQTT over WebSocket, as `host:port`; an empty host is the
+        /// host of this request. An older control plane has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tunnel: Option<String>,
     }
 }

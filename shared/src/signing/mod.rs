@@ -18,6 +18,8 @@ pub mod payload_type {
     pub const MANIFEST: &str = "application/vnd.muster.manifest.v1+json";
     /// A version floor, JSON ([`crate::floor::Floor`]).
     pub const FLOOR: &str = "application/vnd.muster.floor.v1+json";
+    /// A release of the agent, JSON ([`crate::release::Release`]).
+    pub const RELEASE: &str = "application/vnd.muster.release.v1+json";
     /// The time, wire codec ([`crate::director_time::DirectorTime`]).
     pub const TIME: &str = "application/vnd.muster.time";
     /// A command to a device, wire codec ([`crate::command::Command`]).
@@ -30,4 +32,6 @@ pub mod payload_type {
     pub const TELEMETRY: &str = "application/vnd.muster.telemetry";
     /// A request for a new client certificate, wire codec ([`crate::message::Renewal`]).
     pub const RENEWAL: &str = "application/vnd.muster.renewal";
+    /// The proof that opens a tunnel, wire codec ([`crate::tunnel::TunnelProof`]).
+    pub const TUNNEL_PROOF: &str = "application/vnd.muster.tunnel-proof";
 }

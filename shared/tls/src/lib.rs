@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-pub use time::{Judged, TimeKnown, Unsure, Validity, device_client, judge};
+pub use time::{ByProxy, Judged, TimeKnown, Unsure, Validity, device_client, device_client_behind, judge};
 
 /// The one crypto provider.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -65,6 +65,13 @@ fn client_with(
 
 /// A client that trusts the CAs of a PEM text, as ordinary programs do: for servers that are not Muster's.
 pub fn client_of_pem(pem: &[u8]) -> Result<ClientConfig, Error> {
+    let roots = authorities_of_pem(pem)?;
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The CAs of a PEM text, at least one.
+pub fn authorities_of_pem(pem: &[u8]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate.map_err(|error| Error::General(format!("no PEM: {error}")))?)?;
@@ -72,8 +79,7 @@ pub fn client_of_pem(pem: &[u8]) -> Result<ClientConfig, Error> {
     if roots.is_empty() {
         return Err(Error::General("no certificate in it".to_owned()));
     }
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
 }
 
 /// Ordinary verification (names, validity, signatures by webpki) with one trust anchor: the

@@ -12,9 +12,10 @@ use std::time::Duration;
 use muster_shared::Digest;
 use muster_shared::checks::{self, Check};
 use muster_shared::id::UnixMs;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::{ClientIdentity, PinnedCa, client_with, provider};
 
@@ -81,17 +82,49 @@ pub fn device_client(
     identity: Option<ClientIdentity>,
     known: TimeKnown,
 ) -> Result<(ClientConfig, Unsure), Error> {
-    let (provider, unsure) = (provider(), Unsure::default());
+    let (config, unsure, _) = device_client_behind(ca, None, identity, known)?;
+    Ok((config, unsure))
+}
+
+/// The same for a device whose owner named a proxy that ends TLS, by the proxy's own authorities: where the
+/// server does not show the pinned CA, it may show a certificate of theirs.
+pub fn device_client_behind(
+    ca: Digest,
+    proxy: Option<Arc<RootCertStore>>,
+    identity: Option<ClientIdentity>,
+    known: TimeKnown,
+) -> Result<(ClientConfig, Unsure, ByProxy), Error> {
+    let (provider, unsure, by_proxy) = (provider(), Unsure::default(), ByProxy::default());
     let pinned = PinnedCa { ca, provider: provider.clone() };
-    let verifier = Arc::new(ByDeviceTime { pinned, known, unsure: unsure.clone() });
-    Ok((client_with(provider, verifier, identity)?, unsure))
+    let proxy = match proxy {
+        Some(roots) => {
+            let built = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+            Some(built.map_err(|error| Error::General(error.to_string()))?)
+        }
+        None => None,
+    };
+    let verifier = ByDeviceTime { pinned, proxy, known, unsure: unsure.clone(), by_proxy: by_proxy.clone() };
+    Ok((client_with(provider, Arc::new(verifier), identity)?, unsure, by_proxy))
+}
+
+/// Whether the owner's proxy answered in the server's place. Ask once the connection stands.
+#[derive(Debug, Clone, Default)]
+pub struct ByProxy(Arc<AtomicBool>);
+
+impl ByProxy {
+    /// Whether it did.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug)]
 struct ByDeviceTime {
     pinned: PinnedCa,
+    proxy: Option<Arc<WebPkiServerVerifier>>,
     known: TimeKnown,
     unsure: Unsure,
+    by_proxy: ByProxy,
 }
 
 impl ServerCertVerifier for ByDeviceTime {
@@ -108,8 +141,16 @@ impl ServerCertVerifier for ByDeviceTime {
             Judged::Unsure(at_ms) => (at_ms, true),
         };
         let at = UnixTime::since_unix_epoch(Duration::from_millis(at_ms));
-        let verified = self.pinned.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at)?;
+        let pinned = self.pinned.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
+        let (verified, by_proxy) = match (pinned, &self.proxy) {
+            // Whoever shows the pinned CA is held to it.
+            (Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)), Some(proxy)) => {
+                (proxy.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at)?, true)
+            }
+            (pinned, _) => (pinned?, false),
+        };
         self.unsure.0.store(unsure, Ordering::SeqCst);
+        self.by_proxy.0.store(by_proxy, Ordering::SeqCst);
         Ok(verified)
     }
 
@@ -216,7 +257,8 @@ mod tests {
     ) -> Option<bool> {
         let known = TimeKnown { clock_ms: clock as u64 * 1000, bound_ms: bound as u64 * 1000, confirmed };
         let pinned = PinnedCa { ca: Digest::of(&pinned.certificate), provider: provider() };
-        let verifier = ByDeviceTime { pinned, known, unsure: Unsure::default() };
+        let (unsure, by_proxy) = Default::default();
+        let verifier = ByDeviceTime { pinned, proxy: None, known, unsure, by_proxy };
         let name = ServerName::try_from("localhost").expect("a name");
         let chain = std::slice::from_ref(chain);
         let verified = verifier.verify_server_cert(leaf, chain, &name, &[], UnixTime::now());
@@ -249,5 +291,34 @@ mod tests {
             assert_eq!(verdict(&ours, &leaf(&theirs, "localhost"), &theirs.certificate, known), None, "another CA");
             assert_eq!(verdict(&ours, &leaf(&theirs, "localhost"), &ours.certificate, known), None, "forged");
         }
+    }
+
+    #[test]
+    fn the_owners_proxy_counts_where_the_pinned_authority_is_not_shown_and_is_told_apart() {
+        let (ours, proxys, others) = (authority(), authority(), authority());
+        let mut roots = RootCertStore::empty();
+        roots.add(proxys.certificate.clone()).expect("a CA");
+        let roots = Arc::new(roots);
+        let known = TimeKnown { clock_ms: BEGIN as u64 * 1000, bound_ms: 0, confirmed: true };
+        let check = |leaf: &CertificateDer<'_>, chain: &CertificateDer<'_>, proxy: bool| {
+            let proxy = proxy.then(|| {
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build().expect("a verifier")
+            });
+            let pinned = PinnedCa { ca: Digest::of(&ours.certificate), provider: provider() };
+            let (unsure, by_proxy) = Default::default();
+            let verifier = ByDeviceTime { pinned, proxy, known, unsure, by_proxy };
+            let name = ServerName::try_from("localhost").expect("a name");
+            let chain = std::slice::from_ref(chain);
+            let verified = verifier.verify_server_cert(leaf, chain, &name, &[], UnixTime::now());
+            verified.is_ok().then(|| verifier.by_proxy.is_set())
+        };
+        let good = leaf(&ours, "localhost");
+        assert_eq!(check(&good, &ours.certificate, true), Some(false));
+        let proxied = leaf(&proxys, "localhost");
+        assert_eq!(check(&proxied, &proxys.certificate, true), Some(true));
+        assert_eq!(check(&proxied, &proxys.certificate, false), None, "the owner named none");
+        assert_eq!(check(&leaf(&proxys, "elsewhere"), &proxys.certificate, true), None, "another name");
+        assert_eq!(check(&leaf(&others, "localhost"), &others.certificate, true), None, "another CA");
+        assert_eq!(check(&proxied, &ours.certificate, true), None, "our CA beside it is no excuse");
     }
 }

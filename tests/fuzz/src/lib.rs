@@ -16,7 +16,7 @@
 //! | bytes | from | test |
 //! |---|---|---|
 //! | wire messages of every version, MQTT topics | a broker's owner, devices, a stolen plane | `shared/tests/fuzz.rs` |
-//! | envelopes, roots, manifests, floors, chunk indexes | the plane, publishers, disks | `shared/tests/fuzz.rs` |
+//! | envelopes, roots, manifests, floors, releases, chunk indexes | the plane, publishers, disks | `shared/tests/fuzz.rs` |
 //! | golden vectors, claim tokens, quantities, ids | publishers, people | `shared/tests/fuzz.rs` |
 //! | paths of the doors | whoever reaches a door | `shared/tests/fuzz.rs` |
 //! | bodies at the doors: TF Serving, Open Inference, binary tensors, examples | whoever reaches a door | `agent/tests/fuzz/main.rs` |
@@ -27,6 +27,8 @@
 //! | desired states, commands, times, roots, floors, manifests behind a good signature | a stolen key | `agent/tests/fuzz/trust.rs` |
 //! | the journal's records, `watermark.json`, `clock.json`, the counter's answer | a bad disk, the owner's program | `agent/tests/fuzz/trust.rs` |
 //! | control groups, `/proc/…/status`, names of folders of models | the kernel, the owner | `agent/tests/fuzz/trust.rs` |
+//! | processors, mounts, memory, throttling, wear, graphics as `/proc` and `/sys` have them | the kernel | `agent/tests/fuzz/machine.rs` |
+//! | routes, `resolv.conf`, answers of resolvers and of whoever answers in the plane's place, as doctor reads them | the network | `agent/tests/fuzz/machine.rs` |
 //! | JSON bodies, CSRs, certificates' names, cookies, requests, enrolments, renewals | whoever reaches the plane | `control-plane/tests/fuzz.rs` |
 //! | what devices send, the configuration, the list of revoked keys, the ledger | devices, the operator, a bad disk | `control-plane/tests/fuzz.rs` |
 //! | MQTT packets, from memory and at the embedded broker's listener | an enrolled device | `control-plane/tests/fuzz.rs` |

@@ -507,6 +507,7 @@ impl Device {
             slots: run.agent.slot_reports(),
             refusals: run.agent.refusals().to_vec(),
             floors: run.agent.reported_floors(),
+            health: Default::default(),
             notes: run.agent.notes(),
         };
         let mut effects = Vec::new();

@@ -63,6 +63,8 @@ pub struct World {
     ready: PlaneReady,
     /// Arguments of the control plane beside those that every world has.
     plane_arguments: Vec<String>,
+    /// What agents are started by: `ip netns exec …`.
+    agents_by: Vec<String>,
     folder: TempDir,
 }
 
@@ -80,6 +82,9 @@ pub struct PlaneReady {
     pub http: String,
     /// The broker's `host:port`.
     pub mqtt: String,
+    /// The URL of the listener for devices, if there is one.
+    #[serde(default)]
+    pub devices: Option<String>,
     /// The gateway's URL.
     pub gateway: String,
     /// The API's URL without TLS, for scripts on this machine.
@@ -147,7 +152,8 @@ impl World {
         let any = "127.0.0.1:0".to_owned();
         let (plane, ready) =
             start_plane(&programs, folder.path(), [&any, &any, &any, &any].map(String::clone), &plane_arguments)?;
-        let world = Self { devices: BTreeMap::new(), plane: Some(plane), programs, ready, plane_arguments, folder };
+        let (devices, agents_by) = Default::default();
+        let world = Self { devices, plane: Some(plane), programs, ready, plane_arguments, agents_by, folder };
         tell("logging in and making keys");
         let code = world.ready.admin_code.clone().context("the control plane printed no code to log in with")?;
         world.muster(&[
@@ -164,24 +170,45 @@ impl World {
 
     /// Enrols a device and starts its agent.
     pub fn add_device(&mut self, name: &str) -> anyhow::Result<()> {
+        let url = self.ready.http.clone();
+        self.enrol_at(name, &url, &[])?;
+        self.start_agent(name)
+    }
+
+    /// Enrols a device at a URL, with further arguments; its agent is not started.
+    pub fn enrol_at(&mut self, name: &str, url: &str, more: &[&str]) -> anyhow::Result<()> {
         let claim = self.muster(&["claim", "new", "--may-label", "site"])?;
-        let mut enrol = Command::new(&self.programs.agent);
-        enrol.args([
-            "enrol",
-            "--name",
-            name,
-            "--label",
-            "site=demo",
-            "--url",
-            &self.ready.http,
-            "--claim",
-            claim.trim(),
-        ]);
-        output(enrol.arg("--data").arg(self.device_folder(name)))?;
+        let mut enrol = self.agent_command();
+        enrol.args(["enrol", "--name", name, "--label", "site=demo", "--url", url, "--claim", claim.trim()]);
+        output(enrol.args(more).arg("--data").arg(self.device_folder(name)))?;
+        self.enrolled(name)
+    }
+
+    /// Takes up a device that enrolled.
+    pub fn enrolled(&mut self, name: &str) -> anyhow::Result<()> {
         // Stories look at telemetry: ten seconds would make them wait.
         self.configure(name, |text| text.replace("telemetry-every = \"10s\"", "telemetry-every = \"1s\""))?;
         self.devices.insert(name.to_owned(), Device { agent: None, door: String::new() });
-        self.start_agent(name)
+        Ok(())
+    }
+
+    /// Starts agents, from now on, by this command: it is given the program and its arguments, and becomes it.
+    pub fn start_agents_by(&mut self, command: &[&str]) {
+        self.agents_by = command.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// The agent's program, as it is started here.
+    pub fn agent_command(&self) -> Command {
+        let Some((first, rest)) = self.agents_by.split_first() else { return Command::new(&self.programs.agent) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(&self.programs.agent);
+        command
+    }
+
+    /// What a device's agent says of its connection, `status.json`; null before it is written.
+    pub fn connection(&self, device: &str) -> Value {
+        let bytes = std::fs::read(self.device_folder(device).join("status.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     /// Changes a device's `agent.toml`; its agent reads it when it starts.
@@ -211,7 +238,7 @@ impl World {
     fn start_agent_with(&mut self, name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
         let ready_file = self.folder().join(format!("{name}.json"));
         let _ = std::fs::remove_file(&ready_file);
-        let mut command = Command::new(&self.programs.agent);
+        let mut command = self.agent_command();
         command.envs(self.programs.environment.iter().cloned());
         command.arg("run").arg("--config").arg(self.device_folder(name).join("agent.toml"));
         command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready_file);
@@ -255,7 +282,10 @@ impl World {
     /// Starts the control plane again, at the same addresses.
     pub fn start_plane(&mut self) -> anyhow::Result<()> {
         let address = |url: &str| url.rsplit_once("//").map_or(url, |(_, address)| address).to_owned();
-        let PlaneReady { http, mqtt, gateway, plain_http, .. } = &self.ready;
+        let PlaneReady { http, mqtt, gateway, plain_http, devices, .. } = &self.ready;
+        if let (Some(at), Some(devices)) = (self.plane_arguments.iter().position(|it| it == "--devices"), devices) {
+            self.plane_arguments[at + 1] = address(devices);
+        }
         let addresses = [http, mqtt, gateway, plain_http].map(|url| address(url));
         let (plane, ready) = start_plane(&self.programs, self.folder.path(), addresses, &self.plane_arguments)?;
         (self.plane, self.ready) = (Some(plane), ready);
@@ -521,14 +551,12 @@ fn start_plane(
     let [http, mqtt, gateway, plain_http] = addresses;
     let mut command = Command::new(&programs.control_plane);
     command.envs(programs.environment.iter().cloned());
-    command.arg("--data").arg(folder.join("plane")).args([
-        "--http",
-        &http,
-        "--mqtt",
-        &mqtt,
-        "--plain-http",
-        &plain_http,
-    ]);
+    command.arg("--data").arg(folder.join("plane")).args(["--plain-http", &plain_http]);
+    for (flag, address) in [("--http", &http), ("--mqtt", &mqtt)] {
+        if !more.iter().any(|argument| argument == flag) {
+            command.args([flag, address]);
+        }
+    }
     command.args(["--gateway", &gateway, "--open-gateway", "--ready-file"]).arg(&ready_file).args(more);
     let mut plane = Running::start("the control plane", &mut command, folder.join("plane.log"))?;
     let ready = plane.ready(&ready_file, READY_DEADLINE)?;

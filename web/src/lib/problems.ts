@@ -2,6 +2,7 @@
 // read from what the stream tells; nothing is guessed beyond it.
 
 import type { Deployment, DeviceView, FreezeView, Generation, Replica, Status } from '../types';
+import { ailments } from './hardware';
 import { count, duration } from './numbers';
 import { to } from './router.svelte';
 import { healthy, names, phase } from './words';
@@ -121,6 +122,7 @@ function ofDevice(device: DeviceView, known: Known): Trouble[] {
       sinceMs: refusal.atMs,
     });
   }
+  if (device.connected) found.push(...ailments(device).map((ailment): Trouble => ({ ...ailment, level: 'warn', href })));
   return found;
 }
 

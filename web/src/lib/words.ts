@@ -86,6 +86,7 @@ export const HAPPENINGS: Record<Happening, { word: string; tone: Tone }> = {
   trustChanged: { word: 'Trust changed', tone: 'quiet' },
   distrusted: { word: 'Stopped as not trusted', tone: 'bad' },
   clock: { word: 'Clock', tone: 'warn' },
+  throttling: { word: 'Speed changed', tone: 'warn' },
   enrolmentRefused: { word: 'Not let in', tone: 'warn' },
   deviceEnrolled: { word: 'Device enrolled', tone: 'good' },
   deviceHeld: { word: 'Device held', tone: 'warn' },

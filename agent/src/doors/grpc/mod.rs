@@ -14,21 +14,25 @@ pub mod told;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
 use muster_shared::door::{self, oip::Model};
 use muster_shared::{DeviceId, Version};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::generated::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use self::generated::*;
+use super::Doors;
 use super::oip::repository::Parameters;
 use super::oip::{OipDoor, infer, metadata, repository, statistics};
 use super::refusal::{Kind, Refusal};
@@ -45,8 +49,27 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long the door waits for calls under way when it closes.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Opens the door on `listener` until `stop`; then lets calls under way end.
-pub async fn serve(
+/// Opens the door until `stop`; where it opened, and what ends when it is closed.
+pub async fn open(
+    address: SocketAddr,
+    doors: &Doors,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot open the gRPC door on {address}; choose another address by --grpc"))?;
+    let (address, oip, device) = (listener.local_addr()?, doors.oip.clone(), doors.device.clone());
+    info!(%address, "the gRPC door is open");
+    let open = tokio::spawn(async move {
+        if let Err(error) = serve(listener, oip, &device, stop).await {
+            warn!(%error, "the gRPC door is closed");
+        }
+    });
+    Ok((address, open))
+}
+
+/// Serves on `listener` until `stop`; then lets calls under way end.
+async fn serve(
     listener: TcpListener,
     door: OipDoor,
     device: &DeviceId,

@@ -12,10 +12,12 @@ mod filter;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use filter::Filter;
 
-/// Whether this kernel and this build have it.
+/// Whether this kernel and this build have it. The file tells what the machine's kernel can; asking tells
+/// whether that is who answers: an emulator of another processor or a kernel in user space may not know it.
 pub fn available() -> bool {
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
         && std::fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false)
+        && rustix::thread::secure_computing_mode().is_ok()
 }
 
 /// The compiler of filters does not know this processor.

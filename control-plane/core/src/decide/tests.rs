@@ -95,6 +95,7 @@ impl Sim {
             slots: self.slots.values().cloned().collect(),
             refusals: self.refusals.clone(),
             floors: Vec::new(),
+            health: Default::default(),
             notes: Vec::new(),
         };
         DeviceSeen {

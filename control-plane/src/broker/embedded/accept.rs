@@ -7,22 +7,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
+use mqtt5::broker::transport::BrokerTransport;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
-use super::Hub;
 use super::session::{self, Peer};
+use super::{Hub, SESSIONS_MAX};
 
 /// Connections that have not finished their TLS handshake; a newcomer gives way.
 const HANDSHAKES_MAX: usize = 4096;
-
-/// Connections past TLS; a newcomer gives way. Each takes two file descriptors and about 40 KiB.
-const SESSIONS_MAX: usize = 16_384;
 
 /// Enough for a slow link far away.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -49,7 +49,6 @@ enum Refusal {
 pub(super) async fn accept_devices(listener: TcpListener, tls: Arc<rustls::ServerConfig>, hub: Arc<Hub>) {
     let acceptor = TlsAcceptor::from(tls);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
         let accepted = tokio::select! {
             () = hub.stop.cancelled() => return,
@@ -57,16 +56,20 @@ pub(super) async fn accept_devices(listener: TcpListener, tls: Arc<rustls::Serve
         };
         match (accepted, Arc::clone(&handshakes).try_acquire_owned()) {
             (Ok((tcp, address)), Ok(handshake)) => {
-                let (acceptor, sessions) = (acceptor.clone(), Arc::clone(&sessions));
+                let cut = hub.stop.child_token();
+                let (acceptor, sessions) = (acceptor.clone(), Arc::clone(&hub.room));
                 let task_hub = Arc::clone(&hub);
                 hub.tasks.spawn(async move {
                     let greeted = tokio::select! {
                         () = task_hub.stop.cancelled() => return,
-                        greeted = greet(tcp, acceptor, sessions) => greeted,
+                        greeted = greet(tcp, acceptor, sessions, cut) => greeted,
                     };
                     drop(handshake);
                     match greeted {
-                        Ok((peer, tls, _session)) => session::run(task_hub, peer, tls, address).await,
+                        Ok((peer, tls, _session)) => {
+                            let transport = BrokerTransport::tls(TlsStreamWrapper::new(tls));
+                            session::run(task_hub, peer, transport, address).await;
+                        }
                         Err(refusal) => {
                             let cause = std::error::Error::source(&refusal).map(ToString::to_string);
                             tracing::debug!(%address, %refusal, cause, "connection refused");
@@ -93,6 +96,7 @@ async fn greet(
     tcp: TcpStream,
     acceptor: TlsAcceptor,
     sessions: Arc<Semaphore>,
+    cut: CancellationToken,
 ) -> Result<(Peer, TlsStream<TcpStream>, OwnedSemaphorePermit), Refusal> {
     tcp.set_nodelay(true).map_err(Refusal::Socket)?;
     let socket = session::second_handle(&tcp).map_err(Refusal::Socket)?;
@@ -102,7 +106,7 @@ async fn greet(
     let certificate = certificate.ok_or(Refusal::Nameless("there is none"))?;
     let (name, spki) = identity(certificate).map_err(Refusal::Nameless)?;
     let session = sessions.try_acquire_owned().map_err(|_| Refusal::Full)?;
-    Ok((Peer { name, fingerprint: Sha256::digest(&spki).into(), spki, socket }, tls, session))
+    Ok((Peer { name, fingerprint: Sha256::digest(&spki).into(), spki, socket, cut }, tls, session))
 }
 
 /// The common name in a certificate, and its key as SubjectPublicKeyInfo.

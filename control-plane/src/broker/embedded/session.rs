@@ -22,14 +22,12 @@ use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::events::{
     BrokerEventHandler, ClientConnectEvent, ClientDisconnectEvent, ClientPublishEvent, PublishAction,
 };
-use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
 use mqtt5::broker::transport::BrokerTransport;
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{BrokerEvent, Hub, settings};
@@ -42,12 +40,14 @@ const CLEAN_UP_TIME: Duration = Duration::from_secs(5);
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who is at the other end, by certificate.
+/// Who is at the other end, by certificate or by another proof of the key.
 pub(super) struct Peer {
     pub name: String,
     pub fingerprint: [u8; 32],
     pub spki: Vec<u8>,
     pub socket: std::net::TcpStream,
+    /// Cancelled when the session is cut, and with the broker.
+    pub cut: CancellationToken,
 }
 
 /// A second handle of the socket, to shut it while `mqtt5` owns the first.
@@ -101,7 +101,7 @@ struct Session {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn run(hub: Arc<Hub>, peer: Peer, tls: TlsStream<TcpStream>, address: SocketAddr) {
+pub(super) async fn run(hub: Arc<Hub>, peer: Peer, transport: BrokerTransport, address: SocketAddr) {
     let session = Arc::new(Session {
         device: peer.name,
         fingerprint: peer.fingerprint,
@@ -110,7 +110,7 @@ pub(super) async fn run(hub: Arc<Hub>, peer: Peer, tls: TlsStream<TcpStream>, ad
             socket: peer.socket,
             announced: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
-            cut: hub.stop.child_token(),
+            cut: peer.cut,
             ended: CancellationToken::new(),
         }),
         claimed: AtomicBool::new(false),
@@ -121,7 +121,7 @@ pub(super) async fn run(hub: Arc<Hub>, peer: Peer, tls: TlsStream<TcpStream>, ad
     // Events name the client, not the connection: so each connection has its own receiver of them.
     let config = settings().with_event_handler(Arc::clone(&session) as Arc<dyn BrokerEventHandler>);
     let handler = ClientHandler::new(
-        BrokerTransport::tls(TlsStreamWrapper::new(tls)),
+        transport,
         address,
         Arc::new(config),
         Arc::clone(&session.hub.router),
