@@ -24,6 +24,8 @@ const NOTE: &str = "leaving";
 const FROM_THE_FLEET: [&str; 5] = ["blobs", "staging", "journal.redb", status::FILE, resolve::FILE];
 /// Key, certificate, enrolment, watermark.
 const IDENTITY: &str = "identity";
+/// In it, what makes this device one of a fleet.
+const ENROLMENT: &str = "enrolment.json";
 
 /// The command to leave, and who waits for word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,41 +41,72 @@ pub fn begin(data: &Path, key: Digest) -> io::Result<()> {
     identity::write_durably(&data.join(NOTE), key.to_string().as_bytes(), 0o644)
 }
 
-/// Removes all that came from the fleet, but for what proves who this device is.
-pub fn empty(data: &Path) -> io::Result<()> {
-    FROM_THE_FLEET.iter().try_for_each(|name| remove(&data.join(name)))?;
-    sync(data)
-}
-
-/// Removes what proves who this device is, then the note.
-pub fn finish(data: &Path) -> io::Result<()> {
-    remove(&data.join(IDENTITY))?;
-    sync(data)?;
+/// The device stays after all: its control plane sent it something to run again.
+pub fn stay(data: &Path) -> io::Result<()> {
     remove(&data.join(NOTE))?;
     sync(data)
 }
 
+/// Removes all that came from the fleet, but for what proves who this device is.
+pub fn empty(data: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_the_fleets) {
+            remove(&entry.path())?;
+        }
+    }
+    sync(data)
+}
+
+/// By its name; also what such a file is called while it is written: `.status.json.a1b2c3`.
+fn is_the_fleets(name: &str) -> bool {
+    let is_part = |of: &str| {
+        name.strip_prefix('.').and_then(|name| name.strip_prefix(of)).is_some_and(|rest| rest.starts_with('.'))
+    };
+    FROM_THE_FLEET.iter().any(|of| name == *of || is_part(of))
+}
+
+/// Removes whatever there is of the fleet, what proves who this device is, then the note.
+pub fn finish(data: &Path) -> io::Result<()> {
+    empty(data)?;
+    let identity = data.join(IDENTITY);
+    // First what makes it one of the fleet: without that, the rest is known to be on its way out.
+    remove(&identity.join(ENROLMENT))?;
+    match sync(&identity) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    remove(&identity)?;
+    sync(data)?;
+    stay(data)
+}
+
 /// Goes on where a power cut, or a control plane that did not listen, ended it: the device is emptied again, and
-/// stays connected until it is told once more.
-pub fn resume(data: &Path) -> anyhow::Result<()> {
+/// stays connected until it is told once more, or is not let in any more. Gives back whether it is on its way out.
+pub fn resume(data: &Path) -> anyhow::Result<bool> {
     let note = match fs::read_to_string(data.join(NOTE)) {
         Ok(note) => note,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", data.join(NOTE).display())),
     };
-    let is_enrolled = identity::enrolment(data)?.is_some();
-    let is_this_key = is_enrolled && DeviceKey::open_or_make(data)?.fingerprint().to_string() == note.trim();
-    if is_this_key {
-        info!("this device was told to leave its fleet: it is emptied, and waits for the control plane's word");
-        return Ok(empty(data)?);
+    let key = DeviceKey::open(data)?.filter(|_| data.join(IDENTITY).join(ENROLMENT).exists());
+    match key {
+        Some(key) if key.fingerprint().to_string() == note.trim() => {
+            info!("this device was told to leave its fleet: it is emptied, and waits for the control plane's word");
+            empty(data)?;
+            Ok(true)
+        }
+        Some(_) => {
+            warn!("a note says that another key than this device's leaves its fleet; the note is old");
+            stay(data)?;
+            Ok(false)
+        }
+        // The key was being removed.
+        None => {
+            finish(data)?;
+            Ok(false)
+        }
     }
-    if is_enrolled {
-        warn!("a note says that another key than this device's leaves its fleet; the note is old");
-        return Ok(remove(&data.join(NOTE))?);
-    }
-    // The key was being removed.
-    empty(data)?;
-    Ok(finish(data)?)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -158,12 +191,26 @@ mod tests {
         // Before anything was removed: it is emptied, and the key stays until the control plane has heard of it.
         let (folder, key) = device();
         begin(folder.path(), key).expect("begins");
-        resume(folder.path()).expect("goes on");
+        assert!(resume(folder.path()).expect("goes on"));
         assert_eq!(names(&folder), set(&["agent.toml", "photos", "identity", "leaving"]));
-        // In the middle of the key's end.
-        fs::remove_file(folder.path().join("identity/enrolment.json")).expect("removes");
-        resume(folder.path()).expect("goes on");
-        assert_eq!(names(&folder), set(&["agent.toml", "photos"]));
+        // In the middle of the key's end, whatever of it is gone.
+        for gone in ["enrolment.json", "key.pem"] {
+            let (folder, key) = device();
+            begin(folder.path(), key).expect("begins");
+            fs::remove_file(folder.path().join("identity").join(gone)).expect("removes");
+            assert!(!resume(folder.path()).expect("goes on"), "{gone}");
+            assert_eq!(names(&folder), set(&["agent.toml", "photos"]), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_kept_is_not_emptied_again() {
+        let (folder, key) = device();
+        begin(folder.path(), key).expect("begins");
+        stay(folder.path()).expect("stays");
+        let before = names(&folder);
+        assert!(!resume(folder.path()).expect("nothing to do"));
+        assert_eq!(names(&folder), before);
     }
 
     #[test]

@@ -34,8 +34,8 @@ use tracing::{debug, info, warn};
 pub use self::start::{Ended, Run, run};
 
 use self::calls::Calls;
+use self::leaving::Leaving;
 use crate::config::Config;
-use crate::departure::Told;
 use crate::doors::Doors;
 use crate::effects::{Effects, Wanted};
 use crate::facts::Machine;
@@ -80,8 +80,10 @@ struct Driver {
     calls: Calls,
     /// Commands that were carried out.
     commands: Calls,
-    /// The command to leave the fleet: the loop ends with it.
-    leaving: Option<Told>,
+    /// On its way out since an earlier run: emptied, and not yet cut off.
+    emptied_before: bool,
+    /// How it leaves the fleet: the loop ends with it.
+    leaving: Option<Leaving>,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -150,6 +152,10 @@ impl Driver {
             self.clock_changed();
         }
         self.carry_out(actions);
+        // What it held went with its journal, so this came since.
+        if self.emptied_before && self.agent.held().is_some() {
+            self.stays();
+        }
     }
 
     /// A director said what time it is, or is not believed any more.
@@ -197,6 +203,9 @@ impl Driver {
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
             Incoming::CertificateRefused => self.renewal.refused(),
+            // What it said before the last start was heard.
+            Incoming::NotLetIn if self.emptied_before => self.leaving = Some(Leaving::CutOff),
+            Incoming::NotLetIn => {}
             Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
             Incoming::Message { leaf, payload, .. } => {
                 if let Err(error) = self.message(&leaf, &payload) {

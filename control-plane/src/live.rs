@@ -121,6 +121,15 @@ impl Live {
         });
     }
 
+    /// Why it stands as it does, as far as it still does.
+    pub fn explains(&self, id: &DeviceId, standing: Standing, why: &str) {
+        self.change(id, |live| {
+            if live.standing == standing {
+                why.clone_into(&mut live.standing_why);
+            }
+        });
+    }
+
     /// Devices with a certificate of ours that nobody knows.
     pub fn strangers(&self) -> BTreeMap<DeviceId, Stranger> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -121,6 +121,54 @@ fn a_device_that_was_off_leaves_when_it_comes_and_may_be_kept_until_then() -> Re
     is_empty(&world, "edge-1")
 }
 
+/// What a device that began to leave has on its disk, when its power was cut before anybody heard of it.
+fn began_to_leave(world: &World, device: &str) -> Result<()> {
+    let device_view = world.device(device)?;
+    let fingerprint = device_view["fingerprint"].as_str().context("a device has a fingerprint")?;
+    Ok(std::fs::write(world.device_folder(device).join("leaving"), fingerprint)?)
+}
+
+fn until_its_door_serves(world: &World) -> Result<()> {
+    let door = format!("{}/v1/models/digits", world.door("edge-1")?);
+    muster_world::until("its own door to serve", muster_world::DEADLINE, || {
+        let told = muster_world::get(&door)?;
+        Ok((told.status == 200 && told.body.to_string().contains("AVAILABLE")).then_some(()))
+    })
+}
+
+#[test]
+fn a_device_that_began_to_leave_and_is_kept_serves_over_restarts() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.publish(&Bundle::fixture("digits", 1))?;
+    world.deploy("digits", "1")?;
+    world.until_serves("edge-1", "digits", 1)?;
+    world.stop_agent("edge-1")?;
+    began_to_leave(&world, "edge-1")?;
+    // The control plane has it among its devices, and sends it what to run.
+    world.start_agent("edge-1")?;
+    let note = world.device_folder("edge-1").join("leaving");
+    world.until("it to stay", |_| Ok((!note.exists()).then_some(())))?;
+    until_its_door_serves(&world)?;
+    world.stop_plane();
+    world.stop_agent("edge-1")?;
+    world.start_agent("edge-1")?;
+    until_its_door_serves(&world)
+}
+
+#[test]
+fn a_device_whose_word_was_heard_while_it_was_off_forgets_its_key_when_it_is_not_let_in() -> Result<()> {
+    let mut world = world(&["edge-1"])?;
+    world.stop_agent("edge-1")?;
+    began_to_leave(&world, "edge-1")?;
+    world.muster(&["revoke", "edge-1"])?;
+    // It may end before it was ready.
+    let _ = world.start_agent("edge-1");
+    let folder = world.device_folder("edge-1").join("identity");
+    muster_world::until("it to forget who it was", muster_world::DEADLINE, || Ok((!folder.exists()).then_some(())))?;
+    world.stop_agent("edge-1")?;
+    is_empty(&world, "edge-1")
+}
+
 #[test]
 fn an_owner_may_forbid_it_and_everybody_sees_why_it_does_not_leave() -> Result<()> {
     let mut world = world(&["edge-1"])?;

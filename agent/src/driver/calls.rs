@@ -19,6 +19,7 @@ use rumqttc::QoS;
 use tokio::time::timeout;
 
 use super::Driver;
+use super::leaving::Leaving;
 use crate::departure::Told;
 use crate::diagnosis;
 use crate::doors::Doors;
@@ -45,7 +46,7 @@ impl Driver {
             }
             // Answered once it is done.
             Ok(Order::Decommission) => {
-                self.leaving = Some(Told { command: id, reply_to: reply_to.clone() });
+                self.leaving = Some(Leaving::Told(Told { command: id, reply_to: reply_to.clone() }));
                 None
             }
             Err(error) => {
@@ -136,7 +137,7 @@ impl Default for Calls {
 }
 
 impl Calls {
-    fn is_new(&mut self, id: Nonce) -> bool {
+    pub(super) fn is_new(&mut self, id: Nonce) -> bool {
         if checks::on(Check::CallOnce) && self.seen.contains(&id) {
             return false;
         }

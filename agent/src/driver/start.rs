@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::leaving::Leaving;
 use super::restore::{owner_limits, restore};
 use super::{Calls, Driver, HELLO_EVERY};
 use crate::config::Config;
@@ -71,7 +72,8 @@ pub enum Ended {
 /// Runs the agent until `stop`, or until it has left its fleet.
 pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<Ended> {
     let config = options.config;
-    departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
+    let emptied_before =
+        departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
     let Some(enrolment) = identity::enrolment(&config.data)? else {
         error!("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it");
         return Ok(Ended::InNoFleet);
@@ -160,6 +162,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<Ended>
         reports: 0,
         calls: Calls::default(),
         commands: Calls::default(),
+        emptied_before,
         leaving: None,
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
@@ -173,16 +176,24 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<Ended>
         identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
-    driver.pump(events, &mut incoming, stop).await;
-    let told = driver.leaving.take();
-    let ended = if told.is_some() { Ended::InNoFleet } else { Ended::Stopped };
-    if let Some(told) = told {
+    driver.pump(events, &mut incoming, stop.clone()).await;
+    let leaves = driver.leaving.take();
+    let ended = if leaves.is_some() { Ended::InNoFleet } else { Ended::Stopped };
+    if let Some(Leaving::Told(told)) = leaves {
         driver.leave(told, &mut incoming).await?;
     }
+    stop.cancel();
     // It notes that the agent does not run any more.
     let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
+    if ended == Ended::InNoFleet {
+        let data = driver.config.data.clone();
+        // Whatever writes there has ended by now, or has nothing more to write.
+        drop((driver, incoming));
+        departure::finish(&data).context("cannot remove this device's key")?;
+        info!("this device has left its fleet; `muster-agent enrol` with a new claim takes it into one again");
+    }
     Ok(ended)
 }
 

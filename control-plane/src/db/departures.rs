@@ -19,7 +19,8 @@ struct Row {
 /// Notes that an operator wants a device out, and why.
 pub async fn ask(db: &impl ConnectionTrait, id: &DeviceId, reason: &str, now_ms: UnixMs) -> Result<(), DbError> {
     let sql = "INSERT INTO departures (device, reason, asked_ms) VALUES ($1, $2, $3) \
-               ON CONFLICT (device) DO UPDATE SET reason = excluded.reason";
+               ON CONFLICT (device) DO UPDATE SET reason = excluded.reason, asked_ms = excluded.asked_ms, \
+               confirmed_ms = NULL";
     let values = [id.as_str().into(), reason.into(), big(now_ms).into()];
     execute(db, "note that a device is to leave", sql, values).await.map(drop)
 }

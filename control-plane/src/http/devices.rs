@@ -24,7 +24,7 @@ use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
 use crate::gateway::commands;
-use crate::live::Stranger;
+use crate::live::{LiveDevice, Stranger};
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
@@ -247,6 +247,7 @@ pub(super) struct Known {
     hosts: BTreeMap<DeviceId, HostSample>,
     models: BTreeMap<DeviceId, Vec<ModelView>>,
     desired: BTreeMap<DeviceId, (Generation, Digest)>,
+    standings: BTreeMap<DeviceId, (Standing, String)>,
     departures: BTreeMap<DeviceId, Departure>,
     /// What statuses follow from.
     pub(super) facts: Facts,
@@ -254,11 +255,16 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) async fn read(plane: &Plane) -> Result<Self, DbError> {
+        // Before the departures: who is revoked by then because it is empty has said so.
+        let stands = |live: &LiveDevice| (live.standing, live.standing_why.clone());
+        let standings =
+            plane.live.read(|devices| devices.iter().map(|(id, live)| (id.clone(), stands(live))).collect());
         Ok(Self {
+            standings,
+            departures: db::departures::list(plane.db.read()).await?,
             hosts: db::telemetry::hosts(plane.telemetry.connection()).await?,
             models: db::telemetry::models(plane.telemetry.connection()).await?,
             desired: db::desired::generations(plane.db.read()).await?,
-            departures: db::departures::list(plane.db.read()).await?,
             facts: Facts::read(plane).await?,
         })
     }
@@ -266,6 +272,7 @@ impl Known {
     /// One device as people see it; each is asked for once.
     pub(super) fn view(&mut self, plane: &Plane, record: DeviceRecord) -> DeviceView {
         let live = plane.live.get(&record.id);
+        let (standing, standing_why) = self.standings.remove(&record.id).unwrap_or((Standing::Member, String::new()));
         let reported = record.reported;
         let mut labels: id::Labels = reported.as_ref().map(|it| it.facts.labels.clone()).unwrap_or_default();
         labels.extend(record.labels);
@@ -283,8 +290,8 @@ impl Known {
         DeviceView {
             silent_since_ms: silence.map(|silence| silence.since_ms),
             schedule: record.schedule,
-            standing: live.as_ref().map_or(Standing::Member, |live| live.standing),
-            standing_why: live.as_ref().map(|live| live.standing_why.clone()).filter(|why| !why.is_empty()),
+            standing,
+            standing_why: Some(standing_why).filter(|why| !why.is_empty()),
             connected: live.as_ref().is_some_and(|live| live.connected),
             departure: self.departures.remove(&record.id),
             last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),

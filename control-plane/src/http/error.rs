@@ -261,6 +261,8 @@ impl From<MemberError> for ApiError {
         match error {
             MemberError::Unknown(_) => with(StatusCode::NOT_FOUND).hint("see `muster get devices`"),
             MemberError::NothingToApprove(_) => with(StatusCode::CONFLICT).hint("see `muster get devices`"),
+            MemberError::CannotBeTold(_) => with(StatusCode::CONFLICT)
+                .hint("`muster revoke` cuts it off without that; `muster approve` lets it in first"),
             MemberError::IsRevoked(_) => with(StatusCode::CONFLICT).hint(
                 "free its name with `muster delete device`, and enrol the machine anew with an empty data folder",
             ),

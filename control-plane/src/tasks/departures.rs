@@ -15,10 +15,11 @@ use muster_shared::signing::VerifyError;
 use muster_shared::signing::payload_type;
 use muster_shared::{DeviceId, wire};
 
+use crate::db;
 use crate::gateway::{Answer, commands};
 use crate::live::LiveDevice;
 use crate::plane::Plane;
-use crate::trust::members;
+use crate::trust::members::{self, MemberError};
 
 /// How often a device that has yet to leave is looked at.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -47,22 +48,47 @@ pub async fn run(plane: Arc<Plane>) {
     // Who said no, and from when on it is asked again.
     let mut later = BTreeMap::new();
     loop {
-        tell(&plane, &mut later).await;
+        let look = async {
+            match look(&plane).await {
+                Ok(leaving) => tell(&plane, leaving, &mut later).await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot look which devices leave");
+                }
+            }
+            let _ = tokio::time::timeout(PERIOD, plane.nudges.departures.notified()).await;
+        };
         tokio::select! {
             () = plane.stop.cancelled() => return,
-            _ = tokio::time::timeout(PERIOD, plane.nudges.departures.notified()) => {}
+            () = look => {}
         }
     }
 }
 
-async fn tell(plane: &Plane, later: &mut BTreeMap<DeviceId, Instant>) {
-    let now = Instant::now();
-    later.retain(|_, at| *at > now);
+/// Who is to be told now. Those that said that they are empty, when the plane stopped before it let them go, are let
+/// go. While a restored database waits for an operator, nobody leaves: it may be older than the word that kept one.
+async fn look(plane: &Plane) -> Result<Vec<DeviceId>, MemberError> {
     let can_be_told =
         |device: &LiveDevice| device.standing == Standing::Leaving && device.connected && device.hello.is_some();
-    let leaving: Vec<DeviceId> = plane
-        .live
-        .read(|devices| devices.iter().filter(|(_, device)| can_be_told(device)).map(|(id, _)| id.clone()).collect());
+    let leaving = |device: &LiveDevice| device.standing == Standing::Leaving;
+    let of = |which: &dyn Fn(&LiveDevice) -> bool| -> Vec<DeviceId> {
+        plane
+            .live
+            .read(|devices| devices.iter().filter(|(_, device)| which(device)).map(|(id, _)| id.clone()).collect())
+    };
+    if of(&leaving).is_empty() || members::waits(plane.db.read()).await?.is_some() {
+        return Ok(vec![]);
+    }
+    let departures = db::departures::list(plane.db.read()).await?;
+    let said = |id: &DeviceId| departures.get(id).is_some_and(|departure| departure.confirmed_ms.is_some());
+    for id in of(&leaving).iter().filter(|id| said(id)) {
+        members::let_go(plane, id).await?;
+    }
+    Ok(of(&can_be_told))
+}
+
+async fn tell(plane: &Plane, leaving: Vec<DeviceId>, later: &mut BTreeMap<DeviceId, Instant>) {
+    let now = Instant::now();
+    later.retain(|_, at| *at > now);
     let due: Vec<DeviceId> = leaving.into_iter().filter(|id| !later.contains_key(id)).collect();
     for some in due.chunks(AT_ONCE_MAX) {
         let mut told = FuturesUnordered::new();
@@ -82,6 +108,11 @@ struct Not(DeviceId);
 
 /// One device's trouble is its own.
 async fn tell_one(plane: &Plane, id: &DeviceId) -> Result<(), Not> {
+    // An operator may have kept it while others were told.
+    match db::members::standing(plane.db.read(), id).await {
+        Ok(stands) if stands.standing == Standing::Leaving => {}
+        _ => return Ok(()),
+    }
     let (command, answer) = match commands::order_within(plane, id, Order::Decommission, DEADLINE).await {
         Ok(answered) => answered,
         // It is told again.
@@ -109,7 +140,7 @@ async fn tell_one(plane: &Plane, id: &DeviceId) -> Result<(), Not> {
 fn note(plane: &Plane, id: &DeviceId, why: &str) {
     let text = clip(format!("an operator takes it out of the fleet; it has yet to say that it is empty: {why}"));
     tracing::warn!(device = %id, why, "a device does not leave");
-    plane.live.stands(id, Standing::Leaving, &text);
+    plane.live.explains(id, Standing::Leaving, &text);
 }
 
 /// The device's own key says that it carried out this command.

@@ -26,6 +26,9 @@ pub enum MemberError {
     /// It is gone for good.
     #[error("the key of device {0} is revoked, which cannot be taken back")]
     IsRevoked(DeviceId),
+    /// It cannot be told, or another one would be told, too.
+    #[error("device {0} is not let in, or is held, so it cannot be told to empty itself")]
+    CannotBeTold(DeviceId),
     /// Only what is revoked is forgotten.
     #[error("it is one of the fleet, and not revoked")]
     NotRevoked(DeviceId),
@@ -142,7 +145,8 @@ pub async fn decommission(plane: &Plane, id: &DeviceId, reason: &str) -> Result<
         Standing::Revoked if db::departures::is_confirmed(&transaction, id).await? => return Ok(()),
         Standing::Revoked => return Err(MemberError::IsRevoked(id.clone())),
         Standing::Leaving => return Ok(()),
-        Standing::Member | Standing::Waiting | Standing::Held | Standing::Cloned => {}
+        Standing::Waiting | Standing::Held | Standing::Cloned => return Err(MemberError::CannotBeTold(id.clone())),
+        Standing::Member => {}
     }
     db::members::set_standing(&transaction, id, (Standing::Leaving, WHY), now).await?;
     db::departures::ask(&transaction, id, &reason, now).await?;
@@ -161,9 +165,14 @@ pub async fn decommission(plane: &Plane, id: &DeviceId, reason: &str) -> Result<
     Ok(())
 }
 
-/// A device proved that it is empty: its key is revoked.
+/// A device proved that it is empty: that is written down, then its key is revoked.
 pub async fn emptied(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
     db::departures::confirm(plane.db.write(), id, now_ms()).await?;
+    let_go(plane, id).await
+}
+
+/// Revokes the key of a device that is empty.
+pub async fn let_go(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
     revoke(plane, id, "decommissioned: it said that it is empty").await
 }
 
