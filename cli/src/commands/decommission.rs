@@ -28,7 +28,7 @@ pub struct Args {
     /// Wait until the device said that it is empty
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// How long to wait; without it until the device has left
     #[arg(long, requires = "wait", value_name = "D")]
     timeout: Option<Millis>,
     /// text says what follows; json prints the device
@@ -48,6 +48,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         client.send_json(Method::POST, &format!("{path}/decommission"), &asked).await.attempt(attempt);
     let mut device = told.map_err(|failure| failure.hint_if_none("`muster get devices` lists those that there are"))?;
     if args.wait {
+        if !device.connected && device.standing == Standing::Leaving {
+            next_move(format_args!("device {} is off; it is told as soon as it connects", device.id));
+        }
         let timeout = args.timeout.map(|timeout| Duration::from_millis(timeout.0));
         let look = async || {
             let device: DeviceView = client.get(&path).await.attempt(attempt)?;
