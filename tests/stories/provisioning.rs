@@ -42,6 +42,7 @@ fn a_table_becomes_cards_with_labels_and_each_card_one_device() -> Result<()> {
     let again = world.muster(&["claim", "new", "--labels-from", &table, "-o", &format!("{folder}-2")]);
     let again = again.err().context("the names were given twice")?.to_string();
     ensure!(again.contains("a claim for the name hall-1 is open") && again.contains("--replace"), "{again}");
+    ensure!(!Path::new(&format!("{folder}-2")).exists(), "the folder is in the way of the next try");
 
     let cards = cards(&batch)?;
     for (card, name) in cards.iter().zip(["hall-1", "hall-2", "hall-3"]) {

@@ -50,7 +50,7 @@ pub struct Many {
     label_start: u16,
     /// Where the labels' codes lead, if people reach the control plane by another address than devices do
     #[arg(long, value_name = "URL")]
-    label_url: Option<String>,
+    label_url: Option<Url>,
     /// End open claims for the same names: cards that have them enrol no more
     #[arg(long)]
     replace: bool,
@@ -83,16 +83,22 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
         .parse::<Url>()
         .attempt(|| "devices cannot enrol at this context's address")
         .map_err(|failure| failure.hint("log in to the control plane by the https address that devices reach"))?;
-    let printed = printed(&rows, many.label_url.as_deref().unwrap_or(&context.url), many)?;
+    let printed = printed(&rows, many.label_url.as_ref().map_or(context.url.as_str(), Url::as_str), many)?;
     let kit = Kit::make(folder).map_err(kit_failure)?;
     let pins = Pins { url, root: root.digest, ca: context.ca_fingerprint, issued_ms: now_ms() };
     let client = context.client()?;
-    let made = make(new, &client, &rows, &kit, &pins).await;
-    let (listed, expires_ms) = made.map_err(|failure| {
-        failure.hint_if_none(format!(
-            "what was made lies in {}; make all anew with --replace and another folder",
+    let mut claimed = false;
+    let made = make(new, &client, &rows, &kit, &pins, &mut claimed).await;
+    let (listed, expires_ms) = made.map_err(|failure| match claimed {
+        true => failure.hint(format!(
+            "some names belong to claims that are open now, of which {} may have a part: make all anew with --replace \
+             and another folder",
             folder.display()
-        ))
+        )),
+        false => {
+            discard(folder);
+            failure
+        }
     })?;
     write(folder, "devices.csv", listed.as_bytes())?;
     write(folder, "labels.pdf", &printed.sheets)?;
@@ -101,6 +107,13 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
         write(folder, &format!("labels/{name}.svg"), svg.as_bytes())?;
     }
     tell(new, &context, rows.len(), folder, expires_ms)
+}
+
+/// Nothing was made: the folder goes, so that the same command can be given again. What else lies in it stays.
+fn discard(folder: &Path) {
+    for name in ["cards", "taken", "flashed", ""] {
+        let _ = std::fs::remove_dir(folder.join(name));
+    }
 }
 
 fn tell(new: &New, context: &Context, devices: usize, folder: &Path, expires_ms: UnixMs) -> Result<()> {
@@ -179,7 +192,15 @@ struct Pins {
 }
 
 /// Asks for the claims and puts each where the flasher finds it. Gives the list of devices, and when all end.
-async fn make(new: &New, client: &Client, rows: &[Row], kit: &Kit, pins: &Pins) -> Result<(String, UnixMs)> {
+/// `claimed`: some were made.
+async fn make(
+    new: &New,
+    client: &Client,
+    rows: &[Row],
+    kit: &Kit,
+    pins: &Pins,
+    claimed: &mut bool,
+) -> Result<(String, UnixMs)> {
     let ttl_seconds = new.ttl.0 / 1000;
     if ttl_seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint(TTL_HINT));
@@ -196,6 +217,7 @@ async fn make(new: &New, client: &Client, rows: &[Row], kit: &Kit, pins: &Pins) 
         };
         let claims: Vec<Claim> =
             client.send_json(Method::POST, "/claims/named", &asked).await.attempt(|| "cannot make claims")?;
+        *claimed = true;
         if claims.len() != some.len() {
             return Err(Failure::new("the control plane made another number of claims than was asked for"));
         }
