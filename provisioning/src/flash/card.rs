@@ -329,6 +329,8 @@ impl Card<'_> {
             let (head, blocks) = overlay.into_changes();
             self.head = head;
             changed.extend(blocks);
+            // A write that fails, or is read back as something else, may have left them there.
+            self.left = Left::MayHold;
         }
         for (at, bytes) in changed {
             self.put_and_look(at, &Aligned::of(&bytes), job)?;

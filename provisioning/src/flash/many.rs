@@ -44,7 +44,8 @@ pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize,
         }
         // Who stops it makes the reading fail, too.
         let source = hand_out(image, feeds, stop).err().filter(|_| !stop.is_asked());
-        let fault = |_| Err((CardError::Fault, Left::Erased));
+        // Nobody knows how far it was.
+        let fault = |_| Err((CardError::Fault, Left::Unsure));
         let cards = writers.into_iter().map(|writer| writer.join().unwrap_or_else(fault)).collect();
         Outcome { cards, source }
     })
@@ -118,6 +119,44 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(stages.lock().expect("no panic").contains(&(3, Stage::Verifying)));
+    }
+
+    /// A drive whose writer panics.
+    struct Broken;
+
+    impl Medium for Broken {
+        fn bytes(&self) -> u64 {
+            16 * MIB
+        }
+
+        fn sector_bytes(&self) -> u32 {
+            512
+        }
+
+        fn is_blank(&self) -> bool {
+            false
+        }
+
+        fn write_at(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+            panic!("a fault of the writer")
+        }
+
+        fn read_at(&mut self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn settle(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_writer_that_panicked_is_not_known_to_have_written_nothing() {
+        let (_file, image) = image(&[1; 4096]);
+        let broken = Card { medium: Box::new(Broken), job: Job::default() };
+        let outcome =
+            flash(&image, vec![broken, card(Fake::new(16 * MIB, Lie::None))], &Stop::default(), &|_, _, _| {});
+        assert!(matches!(outcome.cards[..], [Err((CardError::Fault, Left::Unsure)), Ok(_)]), "{:?}", outcome.cards);
     }
 
     #[test]

@@ -132,6 +132,41 @@ fn a_fault_in_the_last_step_is_not_called_safe() {
     );
 }
 
+/// Whether the bytes of the claim lie anywhere on a drive.
+fn holds_the_claim(drive: &mut Fake) -> bool {
+    drive.contents(DRIVE).windows(8).any(|bytes| bytes == b"claim=x\n")
+}
+
+#[test]
+fn a_claim_that_reached_the_medium_before_the_head_failed_is_not_called_absent() {
+    let job = Job { skip_counterfeit_check: true, ..claim() };
+    // Where it lies, from a drive that has it.
+    let mut drive = used(DRIVE);
+    flash(&mut drive, &job, &Stop::default()).expect("flashes");
+    let all = drive.contents(DRIVE);
+    let at = all.windows(8).position(|bytes| bytes == b"claim=x\n").expect("is there") as u64;
+    let last = drive.log.iter().rposition(|(place, _)| *place == 0).expect("a head");
+    assert!(drive.log[..last].iter().any(|(place, length)| (*place..place + *length as u64).contains(&at)));
+    // Each block of the files' writes fails, is read back as something else, or the head after them fails.
+    let body = drive.log.iter().position(|(place, length)| *place > 0 && *length < MIB as usize).expect("files");
+    let mut held = 0;
+    for (place, length) in &drive.log[body..last] {
+        for bad in [*place, place + *length as u64 - 1] {
+            for reads in [true, false] {
+                let (bad_read, bad_write) = if reads { (Some(bad), None) } else { (None, Some(bad)) };
+                let mut drive = Fake { bad_read, bad_write, ..used(DRIVE) };
+                let (_, left) = flash(&mut drive, &job, &Stop::default()).expect_err("trouble");
+                let holds = holds_the_claim(&mut drive);
+                assert!(left.may_hold_files() || !holds, "{bad} {reads}: {left:?}");
+                held += usize::from(holds);
+            }
+        }
+    }
+    assert!(held > 0, "none of these cases is the one that matters");
+    let (told, mut drive) = trouble(Fake { bad_write: Some(600), ..used(DRIVE) }, &Job::default());
+    assert!(told.ends_with("it is erased and starts nothing") && !holds_the_claim(&mut drive), "{told}");
+}
+
 #[test]
 fn who_stops_before_it_begins_finds_nothing_touched() {
     let stop = Stop::default();
