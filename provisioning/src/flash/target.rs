@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::drives::judge::same_medium;
-use super::drives::{Drive, LookError, Machine, Objection, Wish, look, objections};
+use super::drives::{Drive, LookError, Machine, Objection, Wish, look, look_by_number, objections};
 use super::medium::DiskFile;
 
 /// What is to be written.
@@ -133,7 +133,10 @@ pub fn find(machine: &Machine, named: &Path, size: Option<u64>) -> Result<Target
             _ => Err(TargetError::Nothing(named.to_owned())),
         };
     };
-    if meta.file_type().is_block_device() || is_made_drive(machine, named) {
+    if meta.file_type().is_block_device() {
+        return by_number(machine, meta.rdev());
+    }
+    if is_made_drive(machine, named) {
         let open = |source| TargetError::Open { path: named.to_owned(), source };
         let real = named.canonicalize().map_err(open)?;
         let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -146,6 +149,12 @@ pub fn find(machine: &Machine, named: &Path, size: Option<u64>) -> Result<Target
         return Err(TargetError::Exists { path: named.to_owned(), bytes: meta.len() });
     }
     Ok(Target::File { path: named.to_owned(), bytes: meta.len(), is_new: false })
+}
+
+/// The drive that a device file is of. Its name says nothing: it may be a node or a link of any name, anywhere.
+fn by_number(machine: &Machine, rdev: u64) -> Result<Target, TargetError> {
+    let drive = look_by_number(machine, rustix::fs::major(rdev), rustix::fs::minor(rdev))?;
+    Ok(Target::Drive(Box::new(drive)))
 }
 
 /// Whether this is the device file of a machine in a folder, where device files are plain files.
@@ -295,6 +304,23 @@ mod tests {
         assert_eq!(told(find(&made.machine(), Path::new("/no/such"), None)), "there is no drive and no file /no/such");
         let folder = find(&made.machine(), made.path(), None);
         assert!(matches!(folder, Err(TargetError::Neither(_))));
+    }
+
+    #[test]
+    fn a_device_file_means_the_drive_of_its_number_not_the_one_of_its_name() {
+        let made = made();
+        let named = |major: u32, minor: u32| by_number(&made.machine(), rustix::fs::makedev(major, minor));
+        assert_eq!(named(8, 16).expect("finds").name(), "sdb");
+        assert_eq!(named(8, 0).expect("finds").name(), "sda");
+        assert_eq!(told(named(8, 100)), "sdb1 is a part of the drive sdb");
+        assert_eq!(told(named(259, 7)), "this machine has no drive 259:7");
+        // A node of this name that is the card, where the kernel may make one.
+        let node = made.path().join("sda");
+        let kind = rustix::fs::FileType::BlockDevice;
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        if rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, rustix::fs::makedev(8, 16)).is_ok() {
+            assert_eq!(find(&made.machine(), &node, None).expect("finds").name(), "sdb");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(crate) mod testing;
 use std::path::{Path, PathBuf};
 
 pub use judge::{Objection, Wish, objections};
-pub use read::{LookError, list, look};
+pub use read::{LookError, list, look, look_by_number};
 
 /// Where the kernel tells of its drives.
 #[derive(Debug, Clone, PartialEq, Eq)]

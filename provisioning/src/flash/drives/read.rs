@@ -67,6 +67,15 @@ pub fn look(machine: &Machine, name: &str) -> Result<Drive, LookError> {
     drive(machine, name, &Tables::read(machine)?).ok_or_else(|| LookError::NoDrive(name.to_owned()))
 }
 
+/// The drive with this number (`major`, `minor`), as it is now, whatever its device file is called.
+pub fn look_by_number(machine: &Machine, major: u32, minor: u32) -> Result<Drive, LookError> {
+    let number = format!("{major}:{minor}");
+    let nothing = || LookError::NoDrive(number.clone());
+    let real = machine.sys().join("dev/block").join(&number).canonicalize().map_err(|_| nothing())?;
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).ok_or_else(nothing)?;
+    look(machine, &name)
+}
+
 /// What is mounted and what swaps.
 struct Tables {
     mounts: Vec<Mount>,
