@@ -198,6 +198,14 @@ impl Target {
         }
     }
 
+    /// Looks once more, right before the first byte is written, whether it is what was judged and may be written.
+    pub fn look_again(&self, machine: &Machine, wish: Wish) -> Result<(), TargetError> {
+        match self {
+            Self::Drive(drive) => look_again(machine, drive, wish).map(drop),
+            Self::File { .. } => Ok(()),
+        }
+    }
+
     /// Opens it for nobody else, and looks again whether it is still what was judged.
     pub fn open(&self, machine: &Machine, wish: Wish) -> Result<DiskFile, TargetError> {
         match self {
@@ -214,24 +222,29 @@ fn open_drive(machine: &Machine, drive: &Drive, wish: Wish) -> Result<DiskFile, 
     let alone = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
     let file =
         options.read(true).write(true).custom_flags(alone).open(&path).map_err(|source| opening(&path, source))?;
-    let changed = || TargetError::Changed(drive.name.clone());
-    let now = look(machine, &drive.name)?;
-    if !same_medium(drive, &now) {
-        return Err(changed());
-    }
-    let objections = objections(&now, wish);
-    if !objections.is_empty() {
-        return Err(TargetError::Refused { name: drive.name.clone(), objections });
-    }
+    let now = look_again(machine, drive, wish)?;
     let meta = file.metadata().map_err(|source| opening(&path, source))?;
     if *machine == Machine::this() {
         // The device file could be anything; the kernel's number is what was judged.
         let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
         if !meta.file_type().is_block_device() || format!("{major}:{minor}") != drive.number {
-            return Err(changed());
+            return Err(TargetError::Changed(drive.name.clone()));
         }
     }
     Ok(DiskFile::device(file, now.bytes, now.sector_bytes))
+}
+
+/// The drive as it is now, if it still is the one that was judged.
+fn look_again(machine: &Machine, drive: &Drive, wish: Wish) -> Result<Drive, TargetError> {
+    let now = look(machine, &drive.name)?;
+    if !same_medium(drive, &now) {
+        return Err(TargetError::Changed(drive.name.clone()));
+    }
+    let objections = objections(&now, wish);
+    if !objections.is_empty() {
+        return Err(TargetError::Refused { name: drive.name.clone(), objections });
+    }
+    Ok(now)
 }
 
 fn open_file(path: &Path, bytes: u64, is_new: bool) -> Result<DiskFile, TargetError> {
@@ -360,6 +373,28 @@ mod tests {
         assert_eq!(told(target.open(&made.machine(), wish)), text);
         std::fs::remove_file(made.path().join("dev/sdb")).expect("removes");
         assert!(matches!(target.open(&made.machine(), wish), Err(TargetError::Open { .. })));
+    }
+
+    #[test]
+    fn a_medium_that_was_swapped_after_it_was_opened_is_not_written() {
+        let made = made();
+        let wish = Wish { named: true, ..Wish::default() };
+        let stick = |serial: &str| {
+            let stick = Block::new("sdb", "8:16", "pci/usb1").size(SECTORS).removable();
+            // An old kernel.
+            stick.attribute("diskseq", "").attribute("device/serial", serial)
+        };
+        made.add(&stick("A7"));
+        let target = find(&made.machine(), Path::new("sdb"), None).expect("finds");
+        let _opened = target.open(&made.machine(), wish).expect("opens");
+        assert_eq!(told(target.look_again(&made.machine(), wish)), "ok");
+        made.mounts(&["1:2 /dev/sdb1 /media/card"]);
+        let again = told(target.look_again(&made.machine(), wish));
+        assert_eq!(again, "sdb is not written to: sdb1 is mounted at /media/card");
+        made.mounts(&[]);
+        made.add(&stick("A8"));
+        let again = told(target.look_again(&made.machine(), wish));
+        assert_eq!(again, "sdb was changed for another medium while it was being opened");
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub async fn run(args: Args) -> Result<()> {
         let medium = target.open(&machine, wish).map_err(refusal)?;
         cards.push(Card { medium: Box::new(medium), job: job(&args, claims.text(number))? });
     }
+    targets.iter().try_for_each(|target| target.look_again(&machine, wish).map_err(refusal))?;
     claims.begin();
     let show = show::Show::new(&targets, looked.written);
     let outcome = while_listening(&stop, move |stop| {
