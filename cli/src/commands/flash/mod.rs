@@ -12,7 +12,7 @@ use muster_provisioning::flash::boot_files::BootFile;
 use muster_provisioning::flash::card::{CardError, Flashed, Job};
 use muster_provisioning::flash::drives::{Machine, Wish};
 use muster_provisioning::flash::many::{self, Card, Outcome};
-use muster_provisioning::flash::source::{Image, Looked};
+use muster_provisioning::flash::source::{Image, Looked, SourceError};
 use muster_provisioning::flash::target::{Target, TargetError, find};
 use muster_provisioning::flash::{Left, Stop};
 use muster_provisioning::kit::{Fate, Kit, KitError, Settled, Taken, settle};
@@ -202,7 +202,11 @@ async fn look(image: &Image, targets: &[Target], stop: &Stop) -> Result<Looked> 
     if stop.is_asked() {
         return Err(Failure::new("stopped: nothing was written").hint("flash it again when you like"));
     }
-    looked.attempt(|| "nothing was written").map_err(|failure| failure.hint_if_none("get the image again"))
+    let hint = match &looked {
+        Err(SourceError::Length { .. }) => "get the image and its map again, or write everything with --no-bmap",
+        _ => "get the image again",
+    };
+    looked.attempt(|| "nothing was written").map_err(|failure| failure.hint_if_none(hint))
 }
 
 /// The claims of this run's cards.

@@ -194,6 +194,30 @@ fn a_counterfeit_that_keeps_its_marks_in_a_memory_is_found_by_its_image() {
     assert!(told.starts_with("what was read back at byte 1048576 is not what was written"), "{told}");
 }
 
+#[test]
+fn a_piece_that_ends_within_a_sector_is_not_filled_up_in_the_midst_of_an_image() {
+    let piece = |at: u64, length: usize| {
+        let bytes = vec![7; length];
+        Feed::Piece(Arc::new(Piece { at, bytes: Aligned::of(&bytes), digest: Digest::of(&bytes) }))
+    };
+    let written = |sector: u32, pieces: &[(u64, usize)]| {
+        let mut feeds: VecDeque<Feed> = pieces.iter().map(|(at, length)| piece(*at, *length)).collect();
+        feeds.push_back(Feed::End);
+        let mut drive = Fake { sector, ..used(DRIVE) };
+        let job = Job { skip_counterfeit_check: true, ..Job::default() };
+        let done = write(&mut drive, &job, || feeds.pop_front(), &Stop::default(), |_, _| {});
+        done.map(|done| done.bytes).map_err(|(error, left)| format!("{error}; {left}"))
+    };
+    let gap =
+        |at: u64| Err(format!("the image has a gap within the sector at byte {at}; it is erased and starts nothing"));
+    let at = 2 * MIB;
+    assert_eq!(written(4096, &[(at, 4096), (at + 4096, 100)]), Ok(4196));
+    assert_eq!(written(4096, &[(at, 512), (at + 1024, 512)]), gap(at + 1024));
+    assert_eq!(written(4096, &[(at, 512), (at + 4096, 512)]), gap(at + 4096));
+    assert_eq!(written(512, &[(at, 512), (at + 1024, 512)]), Ok(1024));
+    assert_eq!(written(512, &[(at + 1, 511)]), gap(at + 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
