@@ -14,6 +14,7 @@ pub mod many;
 pub mod medium;
 mod overlay;
 pub mod progress;
+mod reread;
 pub mod source;
 pub mod target;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::drives::judge::same_medium;
 use super::drives::{Drive, LookError, Machine, Objection, Wish, look, look_by_number, objections};
 use super::medium::DiskFile;
+use super::reread::reread;
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +204,14 @@ impl Target {
         match self {
             Self::Drive(drive) => look_again(machine, drive, wish).map(drop),
             Self::File { .. } => Ok(()),
+        }
+    }
+
+    /// Has the kernel forget the partitions that a drive had, once it is written and closed. Best effort.
+    pub fn reread(&self, machine: &Machine) -> bool {
+        match self {
+            Self::Drive(drive) => reread(&machine.device_file(&drive.name)),
+            Self::File { .. } => false,
         }
     }
 

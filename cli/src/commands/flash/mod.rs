@@ -119,7 +119,7 @@ pub async fn run(args: Args) -> Result<()> {
         outcome
     })
     .await?;
-    tell(&args, &targets, outcome, claims)
+    tell(&args, &machine, &targets, outcome, claims)
 }
 
 /// Runs what blocks; an interrupt, or a wish to terminate, makes it stop.
@@ -294,13 +294,17 @@ fn ask(args: &Args, image: &Path, targets: &[Target]) -> Result<()> {
 }
 
 /// Settles the claims, then says what became of each card.
-fn tell(args: &Args, targets: &[Target], outcome: Outcome, claims: Claims) -> Result<()> {
+fn tell(args: &Args, machine: &Machine, targets: &[Target], outcome: Outcome, claims: Claims) -> Result<()> {
     // Before anything is printed: that may fail, and a claim that a card has is not for the next one.
     let (kit, settled) = match claims {
         Claims::Kit(kit, taken) => (Some(kit), settle(taken, &outcome.cards)),
         Claims::None | Claims::One(_) => (None, Vec::new()),
     };
     let misplaced = tell_claims(args, targets, &settled);
+    for (target, _) in targets.iter().zip(&outcome.cards).filter(|(_, card)| card.is_ok()) {
+        // It was written, whether or not the kernel looks again.
+        target.reread(machine);
+    }
     let mut failed = Vec::new();
     let mut printed = Ok(());
     for (number, (target, card)) in targets.iter().zip(outcome.cards).enumerate() {
