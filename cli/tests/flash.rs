@@ -163,37 +163,64 @@ fn on_card(path: impl AsRef<Path>) -> Option<String> {
     Some(text)
 }
 
+/// A folder of claims, and how many lie in each of its folders.
+fn kit(desk: &Desk, claims: u8) -> (String, impl Fn() -> [usize; 3]) {
+    let folders = ["cards", "taken", "flashed"].map(|folder| desk.path(&format!("kit/{folder}")));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    for number in 1..=claims {
+        desk.write(&format!("kit/cards/0000{number}-edge-{number}.enrol"), &enrolment(number));
+    }
+    let left = move || folders.each_ref().map(|folder| std::fs::read_dir(folder).expect("reads").count());
+    (desk.path("kit").display().to_string(), left)
+}
+
+#[test]
+fn an_output_that_takes_no_line_does_not_give_claims_to_a_second_card() {
+    let (desk, image, _) = desk();
+    let (kit, left) = kit(&desk, 3);
+    let card = |number: usize| desk.path(&format!("card-{number}")).display().to_string();
+    for number in 1..=2 {
+        std::fs::write(card(number), vec![0xaa; 24 * MIB]).expect("writes");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("every system has it");
+    let flash = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["flash", &image, &card(1), &card(2), "--yes", "--claims", &kit])
+        .env_clear()
+        .env("MUSTER_HOME", desk.path("home"))
+        .stdout(full)
+        .output()
+        .expect("starts");
+    assert_eq!(flash.status.code(), Some(1), "{}", String::from_utf8_lossy(&flash.stderr));
+    assert_eq!([1, 2].map(|number| on_card(card(number))), [Some(enrolment(1)), Some(enrolment(2))]);
+    assert_eq!(left(), [1, 0, 2]);
+}
+
 #[test]
 fn many_cards_get_one_claim_each_and_a_failed_one_gives_its_back() {
     let (desk, image, _) = desk();
-    for folder in ["kit/cards", "kit/taken", "kit/flashed"] {
-        std::fs::create_dir_all(desk.path(folder)).expect("a folder");
-    }
-    for number in 1..=4 {
-        desk.write(&format!("kit/cards/0000{number}-edge-{number}.enrol"), &enrolment(number));
-    }
+    let (kit, left) = kit(&desk, 4);
     let card = |number: usize| desk.path(&format!("card-{number}")).display().to_string();
     for number in 1..=3 {
         std::fs::write(card(number), vec![0xaa; 24 * MIB]).expect("writes");
     }
-    let kit = desk.path("kit").display().to_string();
     let said = desk.ok(&["flash", &image, &card(1), &card(2), &card(3), "--yes", "--claims", &kit]);
     assert_eq!(said.lines().count(), 3);
     assert!(said.contains("with the claim 00002-edge-2"), "{said}");
     for number in 1..=3 {
         assert_eq!(on_card(card(number)), Some(enrolment(number as u8)));
     }
-    let left = |folder: &str| std::fs::read_dir(desk.path(folder)).expect("reads").count();
-    assert_eq!((left("kit/cards"), left("kit/taken"), left("kit/flashed")), (1, 0, 3));
+    assert_eq!(left(), [1, 0, 3]);
     let args = ["flash", &image, &card(1), &card(2), "--yes", "--claims", &kit];
     desk.refused(&args, "has claims for 1 more cards, and 2 are to be written", "write fewer cards");
-    assert_eq!((left("kit/cards"), left("kit/taken")), (1, 0));
+    assert_eq!(left(), [1, 0, 3]);
     // An image that no file fits on: the claim goes back.
     let bare = desk.path("bare.img");
     std::fs::write(&bare, vec![1; 2 * MIB]).expect("writes");
     let args = ["flash", &bare.display().to_string(), &card(1), "--yes", "--claims", &kit];
     desk.refused(&args, "has no boot partition with a FAT file system", "boot partition");
-    assert_eq!((left("kit/cards"), left("kit/taken"), left("kit/flashed")), (1, 0, 3));
+    assert_eq!(left(), [1, 0, 3]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub const BMAP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct Bmap {
     /// The length of the whole image.
     pub image_bytes: u64,
+    /// What ranges begin and end at multiples of; the image may end within a block.
+    pub block_bytes: u64,
     /// In ascending order, apart from each other.
     pub ranges: Vec<Mapped>,
 }
@@ -105,7 +107,7 @@ impl Bmap {
             let digest = sum.parse().map_err(|_| BmapError::Bad { what: "chksum", text: sum.to_owned() })?;
             ranges.push(Mapped { bytes, digest });
         }
-        Ok(Self { image_bytes, ranges })
+        Ok(Self { image_bytes, block_bytes, ranges })
     }
 }
 
@@ -119,18 +121,24 @@ fn blocks_of(text: &str, block_bytes: u64, image_bytes: u64) -> Option<Range<u64
     (end < image_bytes.checked_add(block_bytes)?).then_some(start..end.min(image_bytes))
 }
 
-/// A map of an image, as tests need it.
+/// A map of an image in blocks of 4 KiB, as tests need it.
 #[cfg(test)]
 pub(crate) fn describe(image: &[u8], ranges: &[Range<u64>]) -> String {
+    describe_blocks(image, 4096, ranges)
+}
+
+/// A map of an image, as tests need it.
+#[cfg(test)]
+pub(crate) fn describe_blocks(image: &[u8], block_bytes: u64, ranges: &[Range<u64>]) -> String {
     let line = |range: &Range<u64>| {
-        let end = usize::try_from((range.end * 4096).min(image.len() as u64)).expect("small");
-        let start = usize::try_from(range.start * 4096).expect("small");
+        let end = usize::try_from((range.end * block_bytes).min(image.len() as u64)).expect("small");
+        let start = usize::try_from(range.start * block_bytes).expect("small");
         let digest = Digest::of(&image[start..end]);
         format!("<Range chksum=\"{digest}\"> {}-{} </Range>\n", range.start, range.end - 1)
     };
     let zeros = "0".repeat(64);
     let text = format!(
-        "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<ImageSize> {} </ImageSize>\n<BlockSize> 4096 </BlockSize>\n\
+        "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n<ImageSize> {} </ImageSize>\n<BlockSize> {block_bytes} </BlockSize>\n\
          <ChecksumType> sha256 </ChecksumType>\n<BmapFileChecksum> {zeros} </BmapFileChecksum>\n\
          <BlockMap>\n{}</BlockMap>\n</bmap>\n",
         image.len(),

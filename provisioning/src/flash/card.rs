@@ -61,6 +61,20 @@ pub enum CardError {
         /// What the drive holds.
         drive: u64,
     },
+    /// The image's block map counts in smaller steps than the drive.
+    #[error("the image's block map has blocks of {block} bytes, and this drive has sectors of {sector}")]
+    Blocks {
+        /// The map's.
+        block: u64,
+        /// The drive's.
+        sector: u32,
+    },
+    /// A piece that is not the last ends within a sector.
+    #[error("the image has a gap within the sector at byte {at}")]
+    Gap {
+        /// Where the piece begins.
+        at: u64,
+    },
     /// It says more than it holds.
     #[error("the drive is a counterfeit, or broken: it says that it holds {says} bytes, and holds about {holds}")]
     Counterfeit {
@@ -111,6 +125,7 @@ impl CardError {
             Self::Stopped => "flash it again when you like",
             Self::NoImage => "see what is wrong with the image, then flash it again",
             Self::TooSmall { .. } => "use a larger one, or a smaller image",
+            Self::Blocks { .. } | Self::Gap { .. } => "write everything with --no-bmap",
             Self::Counterfeit { .. } => "do not use it: send it back to whoever sold it",
             Self::Write { .. } | Self::Read { .. } => "try another reader or port, then another card",
             Self::Mismatch { .. } => "try once more in another reader; if it happens again the card is worn out",
@@ -140,7 +155,8 @@ pub fn write(
     stop: &Stop,
     mut told: impl FnMut(Stage, u64),
 ) -> Result<Flashed, (CardError, Left)> {
-    let mut card = Card { medium, head: head(), digests: BTreeMap::new(), left: Left::Untouched };
+    let left = Left::Untouched;
+    let mut card = Card { medium, head: head(), digests: BTreeMap::new(), is_ended: false, left };
     let done = card.write(job, &mut feed, stop, &mut told);
     done.map_err(|error| (error, card.left))
 }
@@ -151,6 +167,8 @@ struct Card<'a> {
     head: Aligned,
     /// What was written where, but for the head: length and digest.
     digests: BTreeMap<u64, (usize, Digest)>,
+    /// A piece ended within a sector: it was the last one.
+    is_ended: bool,
     left: Left,
 }
 
@@ -277,6 +295,9 @@ impl Card<'_> {
         let failed = |source| CardError::Write { at: piece.at, source };
         let sector = usize::try_from(self.medium.sector_bytes()).unwrap_or(512);
         let is_zero = self.medium.is_blank() && piece.bytes.iter().all(|byte| *byte == 0);
+        if self.is_ended || !piece.at.is_multiple_of(sector as u64) {
+            return Err(CardError::Gap { at: piece.at });
+        }
         // An image may end within a sector.
         if piece.bytes.len().is_multiple_of(sector) {
             if !is_zero {
@@ -284,6 +305,7 @@ impl Card<'_> {
             }
             self.digests.insert(piece.at, (piece.bytes.len(), piece.digest));
         } else {
+            self.is_ended = true;
             let mut whole = Aligned::zeros(piece.bytes.len().next_multiple_of(sector));
             whole[..piece.bytes.len()].copy_from_slice(&piece.bytes);
             self.medium.write_at(piece.at, &whole).map_err(failed)?;
@@ -329,6 +351,8 @@ impl Card<'_> {
             let (head, blocks) = overlay.into_changes();
             self.head = head;
             changed.extend(blocks);
+            // A write that fails, or is read back as something else, may have left them there.
+            self.left = Left::MayHold;
         }
         for (at, bytes) in changed {
             self.put_and_look(at, &Aligned::of(&bytes), job)?;

@@ -31,20 +31,27 @@ pub struct Outcome {
 
 /// Writes all cards. `told` is called from several threads: which card, how far, how many bytes.
 pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize, Stage, u64) + Sync)) -> Outcome {
+    let block_bytes = image.bmap.as_ref().map(|bmap| bmap.block_bytes);
     std::thread::scope(|scope| {
         let mut feeds = Vec::new();
         let mut writers = Vec::new();
         for (number, Card { mut medium, job }) in cards.into_iter().enumerate() {
             let (feed, fed): (SyncSender<Feed>, Receiver<Feed>) = sync_channel(PIECES_WAITING_MAX);
             feeds.push(feed);
+            let blocks = block_bytes.filter(|block| !block.is_multiple_of(medium.sector_bytes().into()));
             writers.push(scope.spawn(move || {
+                if let Some(block) = blocks {
+                    let sector = medium.sector_bytes();
+                    return Err((CardError::Blocks { block, sector }, Left::Untouched));
+                }
                 let next = || fed.recv().ok();
                 card::write(&mut *medium, &job, next, stop, |stage, done| told(number, stage, done))
             }));
         }
         // Who stops it makes the reading fail, too.
         let source = hand_out(image, feeds, stop).err().filter(|_| !stop.is_asked());
-        let fault = |_| Err((CardError::Fault, Left::Erased));
+        // Nobody knows how far it was.
+        let fault = |_| Err((CardError::Fault, Left::Unsure));
         let cards = writers.into_iter().map(|writer| writer.join().unwrap_or_else(fault)).collect();
         Outcome { cards, source }
     })
@@ -69,6 +76,7 @@ fn hand_out(image: &Image, mut feeds: Vec<SyncSender<Feed>>, stop: &Stop) -> Res
 mod tests {
     use std::sync::Mutex;
 
+    use super::super::bmap::{Bmap, describe_blocks};
     use super::super::testing::{Fake, Lie};
     use super::*;
 
@@ -118,6 +126,67 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(stages.lock().expect("no panic").contains(&(3, Stage::Verifying)));
+    }
+
+    /// A drive whose writer panics.
+    struct Broken;
+
+    impl Medium for Broken {
+        fn bytes(&self) -> u64 {
+            16 * MIB
+        }
+
+        fn sector_bytes(&self) -> u32 {
+            512
+        }
+
+        fn is_blank(&self) -> bool {
+            false
+        }
+
+        fn write_at(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+            panic!("a fault of the writer")
+        }
+
+        fn read_at(&mut self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn settle(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_map_with_blocks_smaller_than_the_sectors_of_a_drive_leaves_that_drive_as_it_was() {
+        let bytes: Vec<u8> = (0..2 * MIB).map(|at| (at / 512) as u8).collect();
+        let (_file, plain) = image(&bytes);
+        let cases = [(1, 512, false), (512, 512, true), (512, 4096, false), (4096, 4096, true), (4096, 512, true)];
+        for (block, sector, is_fit) in cases {
+            let map = describe_blocks(&bytes, block, &[0..1, 2 * MIB / block - 1..2 * MIB / block]);
+            let image = Image { bmap: Some(Bmap::parse(&map).expect("a map")), ..plain.clone() };
+            let drives = [sector, 4096].map(|sector| Fake { sector, ..Fake::new(16 * MIB, Lie::None) });
+            let outcome = flash(&image, drives.map(card).into(), &Stop::default(), &|_, _, _| {});
+            let told = match &outcome.cards[0] {
+                Ok(_) => "done".to_owned(),
+                Err((error, left)) => format!("{error}; {left}"),
+            };
+            let refused = format!(
+                "the image's block map has blocks of {block} bytes, and this drive has sectors of {sector}; \
+                 nothing was written to it"
+            );
+            assert_eq!(told, if is_fit { "done".to_owned() } else { refused });
+            assert_eq!(outcome.cards[1].is_ok(), block == 4096);
+        }
+    }
+
+    #[test]
+    fn a_writer_that_panicked_is_not_known_to_have_written_nothing() {
+        let (_file, image) = image(&[1; 4096]);
+        let broken = Card { medium: Box::new(Broken), job: Job::default() };
+        let outcome =
+            flash(&image, vec![broken, card(Fake::new(16 * MIB, Lie::None))], &Stop::default(), &|_, _, _| {});
+        assert!(matches!(outcome.cards[..], [Err((CardError::Fault, Left::Unsure)), Ok(_)]), "{:?}", outcome.cards);
     }
 
     #[test]

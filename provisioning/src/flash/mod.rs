@@ -14,6 +14,7 @@ pub mod many;
 pub mod medium;
 mod overlay;
 pub mod progress;
+mod reread;
 pub mod source;
 pub mod target;
 #[cfg(test)]
@@ -58,8 +59,20 @@ pub enum Left {
     Untouched,
     /// What was on it is gone, and it starts nothing.
     Erased,
+    /// It starts nothing, but files that were meant for it, a claim among them, may be on it.
+    MayHold,
     /// It may start, and what it starts is not known to be right.
     Unsure,
+}
+
+impl Left {
+    /// Whether files that were meant for it, a claim among them, may be on it.
+    pub fn may_hold_files(self) -> bool {
+        match self {
+            Self::Untouched | Self::Erased => false,
+            Self::MayHold | Self::Unsure => true,
+        }
+    }
 }
 
 impl std::fmt::Display for Left {
@@ -67,6 +80,7 @@ impl std::fmt::Display for Left {
         f.write_str(match self {
             Self::Untouched => "nothing was written to it",
             Self::Erased => "it is erased and starts nothing",
+            Self::MayHold => "it starts nothing, and its claim may be on it",
             Self::Unsure => "do not start it: what is on it is not known to be right",
         })
     }

@@ -89,9 +89,9 @@ pub enum SourceError {
         /// The one after the last.
         end: u64,
     },
-    /// The map is for a longer image.
+    /// The map is for an image of another length.
     #[error("the image ends at byte {at}, and its block map says that it has {expected}")]
-    Short {
+    Length {
         /// Where it ends.
         at: u64,
         /// What the map says.
@@ -146,6 +146,11 @@ impl Image {
             });
         }
         let mut opened = open(&self.path, &Stop::default())?;
+        if let (Some(bmap), Some(at)) = (&self.bmap, opened.raw_bytes)
+            && at != bmap.image_bytes
+        {
+            return Err(SourceError::Length { at, expected: bmap.image_bytes });
+        }
         let mapped = self.bmap.as_ref().map(|bmap| (bmap.image_bytes, bmap.mapped_bytes()));
         let (bytes, written) = match (mapped, opened.raw_bytes) {
             // The map's checksums are looked at while it is written.
@@ -333,7 +338,7 @@ impl Pieces {
     fn check_range(&mut self, bytes: &[u8], expected_end: u64) -> Result<(), SourceError> {
         let Some(mapped) = self.ranges.as_ref().and_then(|ranges| ranges.get(self.range)) else { return Ok(()) };
         if self.at < expected_end {
-            return Err(SourceError::Short { at: self.at, expected: self.image_bytes.unwrap_or(expected_end) });
+            return Err(SourceError::Length { at: self.at, expected: self.image_bytes.unwrap_or(expected_end) });
         }
         self.sum.update(bytes);
         if self.at == mapped.bytes.end {
@@ -361,7 +366,7 @@ impl Pieces {
             let skipped = io::copy(&mut self.opened.reader.by_ref().take(gap), &mut io::sink());
             let skipped = skipped.map_err(|source| self.damaged(source))?;
             if skipped < gap {
-                return Err(SourceError::Short { at: self.at + skipped, expected: self.image_bytes.unwrap_or(at) });
+                return Err(SourceError::Length { at: self.at + skipped, expected: self.image_bytes.unwrap_or(at) });
             }
         }
         self.at = at;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::drives::judge::same_medium;
-use super::drives::{Drive, LookError, Machine, Objection, Wish, look, objections};
+use super::drives::{Drive, LookError, Machine, Objection, Wish, look, look_by_number, objections};
 use super::medium::DiskFile;
+use super::reread::reread;
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +134,10 @@ pub fn find(machine: &Machine, named: &Path, size: Option<u64>) -> Result<Target
             _ => Err(TargetError::Nothing(named.to_owned())),
         };
     };
-    if meta.file_type().is_block_device() || is_made_drive(machine, named) {
+    if meta.file_type().is_block_device() {
+        return by_number(machine, meta.rdev());
+    }
+    if is_made_drive(machine, named) {
         let open = |source| TargetError::Open { path: named.to_owned(), source };
         let real = named.canonicalize().map_err(open)?;
         let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -146,6 +150,12 @@ pub fn find(machine: &Machine, named: &Path, size: Option<u64>) -> Result<Target
         return Err(TargetError::Exists { path: named.to_owned(), bytes: meta.len() });
     }
     Ok(Target::File { path: named.to_owned(), bytes: meta.len(), is_new: false })
+}
+
+/// The drive that a device file is of. Its name says nothing: it may be a node or a link of any name, anywhere.
+fn by_number(machine: &Machine, rdev: u64) -> Result<Target, TargetError> {
+    let drive = look_by_number(machine, rustix::fs::major(rdev), rustix::fs::minor(rdev))?;
+    Ok(Target::Drive(Box::new(drive)))
 }
 
 /// Whether this is the device file of a machine in a folder, where device files are plain files.
@@ -189,6 +199,22 @@ impl Target {
         }
     }
 
+    /// Looks once more, right before the first byte is written, whether it is what was judged and may be written.
+    pub fn look_again(&self, machine: &Machine, wish: Wish) -> Result<(), TargetError> {
+        match self {
+            Self::Drive(drive) => look_again(machine, drive, wish).map(drop),
+            Self::File { .. } => Ok(()),
+        }
+    }
+
+    /// Has the kernel forget the partitions that a drive had, once it is written and closed. Best effort.
+    pub fn reread(&self, machine: &Machine) -> bool {
+        match self {
+            Self::Drive(drive) => reread(&machine.device_file(&drive.name)),
+            Self::File { .. } => false,
+        }
+    }
+
     /// Opens it for nobody else, and looks again whether it is still what was judged.
     pub fn open(&self, machine: &Machine, wish: Wish) -> Result<DiskFile, TargetError> {
         match self {
@@ -205,24 +231,29 @@ fn open_drive(machine: &Machine, drive: &Drive, wish: Wish) -> Result<DiskFile, 
     let alone = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
     let file =
         options.read(true).write(true).custom_flags(alone).open(&path).map_err(|source| opening(&path, source))?;
-    let changed = || TargetError::Changed(drive.name.clone());
-    let now = look(machine, &drive.name)?;
-    if !same_medium(drive, &now) {
-        return Err(changed());
-    }
-    let objections = objections(&now, wish);
-    if !objections.is_empty() {
-        return Err(TargetError::Refused { name: drive.name.clone(), objections });
-    }
+    let now = look_again(machine, drive, wish)?;
     let meta = file.metadata().map_err(|source| opening(&path, source))?;
     if *machine == Machine::this() {
         // The device file could be anything; the kernel's number is what was judged.
         let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
         if !meta.file_type().is_block_device() || format!("{major}:{minor}") != drive.number {
-            return Err(changed());
+            return Err(TargetError::Changed(drive.name.clone()));
         }
     }
     Ok(DiskFile::device(file, now.bytes, now.sector_bytes))
+}
+
+/// The drive as it is now, if it still is the one that was judged.
+fn look_again(machine: &Machine, drive: &Drive, wish: Wish) -> Result<Drive, TargetError> {
+    let now = look(machine, &drive.name)?;
+    if !same_medium(drive, &now) {
+        return Err(TargetError::Changed(drive.name.clone()));
+    }
+    let objections = objections(&now, wish);
+    if !objections.is_empty() {
+        return Err(TargetError::Refused { name: drive.name.clone(), objections });
+    }
+    Ok(now)
 }
 
 fn open_file(path: &Path, bytes: u64, is_new: bool) -> Result<DiskFile, TargetError> {
@@ -298,6 +329,23 @@ mod tests {
     }
 
     #[test]
+    fn a_device_file_means_the_drive_of_its_number_not_the_one_of_its_name() {
+        let made = made();
+        let named = |major: u32, minor: u32| by_number(&made.machine(), rustix::fs::makedev(major, minor));
+        assert_eq!(named(8, 16).expect("finds").name(), "sdb");
+        assert_eq!(named(8, 0).expect("finds").name(), "sda");
+        assert_eq!(told(named(8, 100)), "sdb1 is a part of the drive sdb");
+        assert_eq!(told(named(259, 7)), "this machine has no drive 259:7");
+        // A node of this name that is the card, where the kernel may make one.
+        let node = made.path().join("sda");
+        let kind = rustix::fs::FileType::BlockDevice;
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        if rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, rustix::fs::makedev(8, 16)).is_ok() {
+            assert_eq!(find(&made.machine(), &node, None).expect("finds").name(), "sdb");
+        }
+    }
+
+    #[test]
     fn a_wrong_target_is_refused_before_it_is_opened() {
         let made = made();
         let image = Path::new("/no/such/image");
@@ -334,6 +382,28 @@ mod tests {
         assert_eq!(told(target.open(&made.machine(), wish)), text);
         std::fs::remove_file(made.path().join("dev/sdb")).expect("removes");
         assert!(matches!(target.open(&made.machine(), wish), Err(TargetError::Open { .. })));
+    }
+
+    #[test]
+    fn a_medium_that_was_swapped_after_it_was_opened_is_not_written() {
+        let made = made();
+        let wish = Wish { named: true, ..Wish::default() };
+        let stick = |serial: &str| {
+            let stick = Block::new("sdb", "8:16", "pci/usb1").size(SECTORS).removable();
+            // An old kernel.
+            stick.attribute("diskseq", "").attribute("device/serial", serial)
+        };
+        made.add(&stick("A7"));
+        let target = find(&made.machine(), Path::new("sdb"), None).expect("finds");
+        let _opened = target.open(&made.machine(), wish).expect("opens");
+        assert_eq!(told(target.look_again(&made.machine(), wish)), "ok");
+        made.mounts(&["1:2 /dev/sdb1 /media/card"]);
+        let again = told(target.look_again(&made.machine(), wish));
+        assert_eq!(again, "sdb is not written to: sdb1 is mounted at /media/card");
+        made.mounts(&[]);
+        made.add(&stick("A8"));
+        let again = told(target.look_again(&made.machine(), wish));
+        assert_eq!(again, "sdb was changed for another medium while it was being opened");
     }
 
     #[test]

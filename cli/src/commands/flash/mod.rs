@@ -12,10 +12,10 @@ use muster_provisioning::flash::boot_files::BootFile;
 use muster_provisioning::flash::card::{CardError, Flashed, Job};
 use muster_provisioning::flash::drives::{Machine, Wish};
 use muster_provisioning::flash::many::{self, Card, Outcome};
-use muster_provisioning::flash::source::{Image, Looked};
+use muster_provisioning::flash::source::{Image, Looked, SourceError};
 use muster_provisioning::flash::target::{Target, TargetError, find};
 use muster_provisioning::flash::{Left, Stop};
-use muster_provisioning::kit::{Kit, KitError, Taken};
+use muster_provisioning::kit::{Fate, Kit, KitError, Settled, Taken, settle};
 use muster_shared::quantity::Bytes;
 use serde::Serialize;
 
@@ -103,13 +103,15 @@ pub async fn run(args: Args) -> Result<()> {
     let looked = look(&image, &targets, &stop).await?;
     wish.bytes = looked.bytes.unwrap_or(0);
     judge(&targets, path, wish)?;
-    let claims = claims(&args, targets.len())?;
+    let mut claims = claims(&args, targets.len())?;
 
     let mut cards = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         let medium = target.open(&machine, wish).map_err(refusal)?;
         cards.push(Card { medium: Box::new(medium), job: job(&args, claims.text(number))? });
     }
+    targets.iter().try_for_each(|target| target.look_again(&machine, wish).map_err(refusal))?;
+    claims.begin();
     let show = show::Show::new(&targets, looked.written);
     let outcome = while_listening(&stop, move |stop| {
         let outcome = many::flash(&image, cards, stop, &|card, stage, done| show.tell(card, stage, done));
@@ -117,7 +119,7 @@ pub async fn run(args: Args) -> Result<()> {
         outcome
     })
     .await?;
-    tell(&args, &targets, outcome, claims)
+    tell(&args, &machine, &targets, outcome, claims)
 }
 
 /// Runs what blocks; an interrupt, or a wish to terminate, makes it stop.
@@ -200,7 +202,11 @@ async fn look(image: &Image, targets: &[Target], stop: &Stop) -> Result<Looked> 
     if stop.is_asked() {
         return Err(Failure::new("stopped: nothing was written").hint("flash it again when you like"));
     }
-    looked.attempt(|| "nothing was written").map_err(|failure| failure.hint_if_none("get the image again"))
+    let hint = match &looked {
+        Err(SourceError::Length { .. }) => "get the image and its map again, or write everything with --no-bmap",
+        _ => "get the image again",
+    };
+    looked.attempt(|| "nothing was written").map_err(|failure| failure.hint_if_none(hint))
 }
 
 /// The claims of this run's cards.
@@ -218,6 +224,13 @@ impl Claims {
             Self::None => None,
             Self::One(text) => Some(text),
             Self::Kit(_, taken) => taken.get(card).map(|taken| taken.text.as_str()),
+        }
+    }
+
+    /// From now on they may be on their cards.
+    fn begin(&mut self) {
+        if let Self::Kit(_, taken) = self {
+            taken.iter_mut().for_each(Taken::begin);
         }
     }
 }
@@ -280,30 +293,24 @@ fn ask(args: &Args, image: &Path, targets: &[Target]) -> Result<()> {
     super::agree(&question, args.yes)
 }
 
-/// Says what became of each card, and settles its claim.
-fn tell(args: &Args, targets: &[Target], outcome: Outcome, claims: Claims) -> Result<()> {
-    let (kit, mut taken): (_, Vec<Option<Taken>>) = match claims {
-        Claims::Kit(kit, taken) => (Some(kit), taken.into_iter().map(Some).collect()),
+/// Settles the claims, then says what became of each card.
+fn tell(args: &Args, machine: &Machine, targets: &[Target], outcome: Outcome, claims: Claims) -> Result<()> {
+    // Before anything is printed: that may fail, and a claim that a card has is not for the next one.
+    let (kit, settled) = match claims {
+        Claims::Kit(kit, taken) => (Some(kit), settle(taken, &outcome.cards)),
         Claims::None | Claims::One(_) => (None, Vec::new()),
     };
-    taken.resize_with(targets.len(), || None);
+    let misplaced = tell_claims(args, targets, &settled);
+    for (target, _) in targets.iter().zip(&outcome.cards).filter(|(_, card)| card.is_ok()) {
+        // It was written, whether or not the kernel looks again.
+        target.reread(machine);
+    }
     let mut failed = Vec::new();
-    for ((target, card), taken) in targets.iter().zip(outcome.cards).zip(taken) {
-        let claim = taken.as_ref().map(|taken| taken.name().to_owned());
-        print_card(args, target, &card, claim.as_deref())?;
-        match (&card, taken) {
-            (Ok(_), Some(taken)) => taken.keep().map_err(kit_failure)?,
-            (Err((_, Left::Unsure)), Some(taken)) => {
-                warn(format_args!(
-                    "the claim {} may be on {}: it stays in the folder taken",
-                    taken.name(),
-                    target.name()
-                ));
-                taken.leave();
-            }
-            // Unless it is kept, it goes back.
-            _ => {}
-        }
+    let mut printed = Ok(());
+    for (number, (target, card)) in targets.iter().zip(outcome.cards).enumerate() {
+        let claim = settled.get(number).map(|settled| settled.claim.as_str());
+        // One that cannot be printed does not keep the others from being told.
+        printed = printed.and(print_card(args, target, &card, claim));
         if let Err((error, left)) = card {
             failed.push((target, error, left));
         }
@@ -313,6 +320,11 @@ fn tell(args: &Args, targets: &[Target], outcome: Outcome, claims: Claims) -> Re
         return Err(failure.hint_if_none("get the image again, then flash again"));
     }
     let Some((target, error, left)) = failed.first() else {
+        printed?;
+        if misplaced > 0 {
+            return Err(Failure::new(format!("the cards are done, and {misplaced} claims could not be moved"))
+                .hint("move their files as the warnings say, before you flash again"));
+        }
         if let Some(kit) = kit {
             let left = kit.left().map_err(kit_failure)?;
             next_move(format_args!("take the cards out and start their devices; {left} claims are left"));
@@ -326,6 +338,31 @@ fn tell(args: &Args, targets: &[Target], outcome: Outcome, claims: Claims) -> Re
         (false, all) => format!("{} of {all} cards failed; {}", failed.len(), left_of(&failed)),
     };
     Err(Failure::new(text).hint(error.next_move()))
+}
+
+/// Says which claims are not where a person would look for them; how many could not be moved.
+fn tell_claims(args: &Args, targets: &[Target], settled: &[Settled]) -> usize {
+    let folder = args.claims.as_deref().unwrap_or(Path::new(".")).display();
+    let mut misplaced = 0;
+    for (target, Settled { claim, fate, failed }) in targets.iter().zip(settled) {
+        let (name, why) = (target.name(), failed.as_ref().map(|error| crate::error::chain(error)));
+        misplaced += usize::from(failed.is_some());
+        match (fate, why) {
+            (Fate::Unsure, _) => warn(format_args!(
+                "the claim {claim} may be on {name}: it stays in {folder}/taken; if no card has it, move it to \
+                 {folder}/cards"
+            )),
+            (Fate::OnCard, Some(why)) => warn(format_args!(
+                "{name} has the claim {claim}, and its file could not be moved: {why}; move it to {folder}/flashed"
+            )),
+            (Fate::Unused, Some(why)) => warn(format_args!(
+                "{name} was not given the claim {claim}, and its file could not be moved: {why}; move it to \
+                 {folder}/cards"
+            )),
+            (Fate::OnCard | Fate::Unused, None) => {}
+        }
+    }
+    misplaced
 }
 
 fn left_of(failed: &[(&Target, CardError, Left)]) -> String {

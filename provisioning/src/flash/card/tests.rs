@@ -132,6 +132,41 @@ fn a_fault_in_the_last_step_is_not_called_safe() {
     );
 }
 
+/// Whether the bytes of the claim lie anywhere on a drive.
+fn holds_the_claim(drive: &mut Fake) -> bool {
+    drive.contents(DRIVE).windows(8).any(|bytes| bytes == b"claim=x\n")
+}
+
+#[test]
+fn a_claim_that_reached_the_medium_before_the_head_failed_is_not_called_absent() {
+    let job = Job { skip_counterfeit_check: true, ..claim() };
+    // Where it lies, from a drive that has it.
+    let mut drive = used(DRIVE);
+    flash(&mut drive, &job, &Stop::default()).expect("flashes");
+    let all = drive.contents(DRIVE);
+    let at = all.windows(8).position(|bytes| bytes == b"claim=x\n").expect("is there") as u64;
+    let last = drive.log.iter().rposition(|(place, _)| *place == 0).expect("a head");
+    assert!(drive.log[..last].iter().any(|(place, length)| (*place..place + *length as u64).contains(&at)));
+    // Each block of the files' writes fails, is read back as something else, or the head after them fails.
+    let body = drive.log.iter().position(|(place, length)| *place > 0 && *length < MIB as usize).expect("files");
+    let mut held = 0;
+    for (place, length) in &drive.log[body..last] {
+        for bad in [*place, place + *length as u64 - 1] {
+            for reads in [true, false] {
+                let (bad_read, bad_write) = if reads { (Some(bad), None) } else { (None, Some(bad)) };
+                let mut drive = Fake { bad_read, bad_write, ..used(DRIVE) };
+                let (_, left) = flash(&mut drive, &job, &Stop::default()).expect_err("trouble");
+                let holds = holds_the_claim(&mut drive);
+                assert!(left.may_hold_files() || !holds, "{bad} {reads}: {left:?}");
+                held += usize::from(holds);
+            }
+        }
+    }
+    assert!(held > 0, "none of these cases is the one that matters");
+    let (told, mut drive) = trouble(Fake { bad_write: Some(600), ..used(DRIVE) }, &Job::default());
+    assert!(told.ends_with("it is erased and starts nothing") && !holds_the_claim(&mut drive), "{told}");
+}
+
 #[test]
 fn who_stops_before_it_begins_finds_nothing_touched() {
     let stop = Stop::default();
@@ -157,6 +192,30 @@ fn a_counterfeit_that_keeps_its_marks_in_a_memory_is_found_by_its_image() {
     let job = Job { skip_counterfeit_check: true, ..Job::default() };
     let (told, _) = trouble(Fake::new(DRIVE, Lie::Wraps(8 * MIB)), &job);
     assert!(told.starts_with("what was read back at byte 1048576 is not what was written"), "{told}");
+}
+
+#[test]
+fn a_piece_that_ends_within_a_sector_is_not_filled_up_in_the_midst_of_an_image() {
+    let piece = |at: u64, length: usize| {
+        let bytes = vec![7; length];
+        Feed::Piece(Arc::new(Piece { at, bytes: Aligned::of(&bytes), digest: Digest::of(&bytes) }))
+    };
+    let written = |sector: u32, pieces: &[(u64, usize)]| {
+        let mut feeds: VecDeque<Feed> = pieces.iter().map(|(at, length)| piece(*at, *length)).collect();
+        feeds.push_back(Feed::End);
+        let mut drive = Fake { sector, ..used(DRIVE) };
+        let job = Job { skip_counterfeit_check: true, ..Job::default() };
+        let done = write(&mut drive, &job, || feeds.pop_front(), &Stop::default(), |_, _| {});
+        done.map(|done| done.bytes).map_err(|(error, left)| format!("{error}; {left}"))
+    };
+    let gap =
+        |at: u64| Err(format!("the image has a gap within the sector at byte {at}; it is erased and starts nothing"));
+    let at = 2 * MIB;
+    assert_eq!(written(4096, &[(at, 4096), (at + 4096, 100)]), Ok(4196));
+    assert_eq!(written(4096, &[(at, 512), (at + 1024, 512)]), gap(at + 1024));
+    assert_eq!(written(4096, &[(at, 512), (at + 4096, 512)]), gap(at + 4096));
+    assert_eq!(written(512, &[(at, 512), (at + 1024, 512)]), Ok(1024));
+    assert_eq!(written(512, &[(at + 1, 511)]), gap(at + 1));
 }
 
 proptest! {

@@ -143,9 +143,12 @@ pub(super) fn is_boot_area(name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with("boot") || rest == "rpmb")
 }
 
-/// Whether two looks at one name saw the same medium.
+/// Whether two looks at one name saw the same medium. A kernel without sequences tells only what the drive says.
 pub fn same_medium(before: &Drive, after: &Drive) -> bool {
-    let identity = |drive: &Drive| (drive.number.clone(), drive.sequence, drive.bytes);
+    let identity = |drive: &Drive| {
+        let said = (drive.bytes, drive.sector_bytes, drive.bus, drive.model.clone(), drive.serial.clone());
+        (drive.number.clone(), drive.sequence, said)
+    };
     identity(before) == identity(after)
 }
 
@@ -164,6 +167,7 @@ mod tests {
             removable: true,
             read_only: false,
             model: "Acme Stick".to_owned(),
+            serial: "A7".to_owned(),
             uses: Vec::new(),
         }
     }
@@ -222,5 +226,22 @@ mod tests {
         assert!(!same_medium(&one, &Drive { sequence: Some(10), ..stick() }));
         assert!(!same_medium(&one, &Drive { number: "8:32".to_owned(), ..stick() }));
         assert!(!same_medium(&one, &Drive { bytes: 0, ..stick() }));
+    }
+
+    #[test]
+    fn another_stick_of_the_same_size_is_another_where_the_kernel_has_no_sequences() {
+        let old = || Drive { sequence: None, ..stick() };
+        assert!(same_medium(&old(), &Drive { uses: mounted("/x"), ..old() }));
+        let others = [
+            Drive { model: "Other Stick".to_owned(), ..old() },
+            Drive { serial: "A8".to_owned(), ..old() },
+            Drive { bus: Bus::Sd, ..old() },
+            Drive { sector_bytes: 4096, ..old() },
+            Drive { bytes: old().bytes - 512, ..old() },
+            stick(),
+        ];
+        for other in others {
+            assert!(!same_medium(&old(), &other), "{other:?}");
+        }
     }
 }

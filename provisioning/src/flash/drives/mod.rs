@@ -12,7 +12,7 @@ pub(crate) mod testing;
 use std::path::{Path, PathBuf};
 
 pub use judge::{Objection, Wish, objections};
-pub use read::{LookError, list, look};
+pub use read::{LookError, list, look, look_by_number};
 
 /// Where the kernel tells of its drives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub struct Drive {
     pub read_only: bool,
     /// Maker and model as the drive says them; empty where it says nothing.
     pub model: String,
+    /// What tells it from others of its model, as it or its reader says; empty where nothing does.
+    pub serial: String,
     /// What uses it, or a part of it.
     pub uses: Vec<Use>,
 }

@@ -11,8 +11,13 @@ use super::{Bus, Drive, Machine, Use};
 const SIZE_UNIT: u64 = 512;
 /// Layers of block devices on each other.
 const LAYERS_MAX: usize = 16;
+/// Folders between a drive and its controller.
+const FOLDERS_ABOVE_MAX: usize = 32;
 /// Lines of drives that software makes.
 const SOFTWARE: [&str; 8] = ["loop", "dm-", "md", "zram", "ram", "nbd", "drbd", "bcache"];
+
+/// Where drives say which one of their model they are: cards, NVMe, virtual drives, SCSI.
+const SERIALS: [&str; 6] = ["device/cid", "device/serial", "serial", "device/wwid", "wwid", "device/vpd_pg80"];
 
 /// Why a drive could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,15 @@ pub fn look(machine: &Machine, name: &str) -> Result<Drive, LookError> {
     drive(machine, name, &Tables::read(machine)?).ok_or_else(|| LookError::NoDrive(name.to_owned()))
 }
 
+/// The drive with this number (`major`, `minor`), as it is now, whatever its device file is called.
+pub fn look_by_number(machine: &Machine, major: u32, minor: u32) -> Result<Drive, LookError> {
+    let number = format!("{major}:{minor}");
+    let nothing = || LookError::NoDrive(number.clone());
+    let real = machine.sys().join("dev/block").join(&number).canonicalize().map_err(|_| nothing())?;
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).ok_or_else(nothing)?;
+    look(machine, &name)
+}
+
 /// What is mounted and what swaps.
 struct Tables {
     mounts: Vec<Mount>,
@@ -109,6 +123,7 @@ fn drive(machine: &Machine, name: &str, tables: &Tables) -> Option<Drive> {
         removable: attribute(&real, "removable").as_deref() == Some("1"),
         read_only: attribute(&real, "ro").as_deref() != Some("0"),
         model: words.collect::<Vec<_>>().join(" "),
+        serial: serial(&real),
         uses: uses(machine, &real, &number, tables),
         number,
     })
@@ -118,6 +133,14 @@ fn drive(machine: &Machine, name: &str, tables: &Tables) -> Option<Drive> {
 fn attribute(folder: &Path, name: &str) -> Option<String> {
     let text = std::fs::read(folder.join(name)).ok()?;
     Some(String::from_utf8_lossy(&text).trim().to_owned())
+}
+
+/// All that tells it from others of its model; for what is on USB that stands in a folder above.
+fn serial(real: &Path) -> String {
+    let own = SERIALS.iter().filter_map(|name| attribute(real, name));
+    let above = real.ancestors().skip(1).take_while(|folder| !folder.ends_with("devices"));
+    let above = above.take(FOLDERS_ABOVE_MAX).find_map(|folder| attribute(folder, "serial"));
+    own.chain(above).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// How it is attached: the way to it through the machine's buses stands in its real path.
@@ -234,6 +257,26 @@ mod tests {
             "vda virtual 0 ",
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn serials_are_read_from_the_drive_or_from_what_it_hangs_on() {
+        let made = Made::new();
+        let cases = [
+            ("mmcblk0", "platform/mmc0", Some(("device/cid", "0353\n")), None, "0353"),
+            ("nvme0n1", "pci/nvme0", Some(("wwid", "eui.1")), None, "eui.1"),
+            ("sda", "pci/ata1", Some(("device/wwid", "naa.5")), None, "naa.5"),
+            ("sdb", "pci/usb1/1-2/1-2:1.0/host0", None, Some("pci/usb1/1-2"), "A7"),
+            ("sdc", "pci/usb2/2-1", None, None, ""),
+        ];
+        for (name, way, attribute, above, expected) in cases {
+            let block = Block::new(name, "8:0", way);
+            made.add(&attribute.iter().fold(block, |block, (name, value)| block.attribute(name, value)));
+            if let Some(above) = above {
+                made.write(&made.path().join("sys/devices").join(above).join("serial"), "A7\n");
+            }
+            assert_eq!(look(&made.machine(), name).expect("is there").serial, expected, "{name}");
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Made(TempDir);
 impl Made {
     pub fn new() -> Self {
         let made = Self(tempfile::tempdir().expect("a folder"));
-        for folder in ["sys/block", "sys/class/block", "proc/self", "dev/mapper"] {
+        for folder in ["sys/block", "sys/class/block", "sys/dev/block", "proc/self", "dev/mapper"] {
             std::fs::create_dir_all(made.0.path().join(folder)).expect("a folder");
         }
         made.mounts(&["0:2 tmpfs /tmp"]);
@@ -77,10 +77,13 @@ impl Made {
         }
         self.link(&format!("sys/block/{}", block.name), &format!("../{below}"));
         self.link(&format!("sys/class/block/{}", block.name), &format!("../../{below}"));
+        let number = block.attributes.iter().rev().find(|(name, _)| name == "dev").map(|(_, number)| number.as_str());
+        self.link(&format!("sys/dev/block/{}", number.unwrap_or("0:0")), &format!("../../{below}"));
         for (at, part) in block.parts.iter().enumerate() {
             self.write(&folder.join(part).join("partition"), &(at + 1).to_string());
             self.write(&folder.join(part).join("dev"), &format!("8:{}", 100 + at));
             self.link(&format!("sys/class/block/{part}"), &format!("../../{below}/{part}"));
+            self.link(&format!("sys/dev/block/8:{}", 100 + at), &format!("../../{below}/{part}"));
         }
         for (of, holder) in &block.holders {
             let of = if *of == block.name { folder.clone() } else { folder.join(of) };

@@ -132,9 +132,22 @@ fn a_map_leaves_out_what_it_does_not_name_and_holds_the_rest_to_its_sums() {
         let refused = all(&written(&packed(&changed, packing), Some(&map)).image, bytes.len());
         assert!(matches!(refused, Err(SourceError::NotAsMapped { start: 2_048_000, .. })), "{packing} {refused:?}");
         let short = all(&written(&packed(&bytes[..2_900_000], packing), Some(&map)).image, bytes.len());
-        assert!(matches!(short, Err(SourceError::Short { .. })), "{packing} {short:?}");
+        assert!(matches!(short, Err(SourceError::Length { .. })), "{packing} {short:?}");
         let shorter = all(&written(&packed(&bytes[..1_500_000], packing), Some(&map)).image, bytes.len());
-        assert!(matches!(shorter, Err(SourceError::Short { .. })), "{packing} {shorter:?}");
+        assert!(matches!(shorter, Err(SourceError::Length { .. })), "{packing} {shorter:?}");
+    }
+}
+
+#[test]
+fn a_map_of_an_image_with_another_length_is_found_by_looking() {
+    let bytes = noise(10_000, 4);
+    let map = describe(&bytes, &[0..1]);
+    assert!(written(&bytes, Some(&map)).image.look(u64::MAX, go_on).is_ok());
+    for other in [noise(8_000, 4), noise(12_000, 4)] {
+        let told = written(&other, Some(&map)).image.look(u64::MAX, go_on).map_err(|error| error.to_string());
+        let length = other.len();
+        let expected = format!("the image ends at byte {length}, and its block map says that it has 10000");
+        assert_eq!(told, Err(expected));
     }
 }
 
