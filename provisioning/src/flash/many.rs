@@ -59,10 +59,15 @@ pub fn flash(image: &Image, cards: Vec<Card>, stop: &Stop, told: &(dyn Fn(usize,
 
 /// Reads the image and gives every piece to every card that still takes it.
 fn hand_out(image: &Image, mut feeds: Vec<SyncSender<Feed>>, stop: &Stop) -> Result<(), SourceError> {
-    let mut pieces = image.pieces(stop)?;
+    let (mut pieces, mut is_empty) = (image.pieces(stop)?, true);
     while !feeds.is_empty() && !stop.is_asked() {
         let next = pieces.read()?.map(Arc::new);
         let is_last = next.is_none();
+        // As from a pipe whose other end failed.
+        if is_last && is_empty {
+            return Err(SourceError::Empty(image.path.clone()));
+        }
+        is_empty = false;
         let feed = next.map_or(Feed::End, Feed::Piece);
         feeds.retain(|card| card.send(feed.clone()).is_ok());
         if is_last {
@@ -126,6 +131,14 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(stages.lock().expect("no panic").contains(&(3, Stage::Verifying)));
+    }
+
+    #[test]
+    fn an_image_of_no_bytes_makes_no_card() {
+        let (_file, image) = image(&[]);
+        let outcome = flash(&image, vec![card(Fake::new(16 * MIB, Lie::None))], &Stop::default(), &|_, _, _| {});
+        assert!(matches!(outcome.source, Some(SourceError::Empty(_))), "{:?}", outcome.source);
+        assert!(outcome.cards[0].is_err());
     }
 
     /// A drive whose writer panics.

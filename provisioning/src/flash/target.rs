@@ -258,7 +258,9 @@ fn look_again(machine: &Machine, drive: &Drive, wish: Wish) -> Result<Drive, Tar
 
 fn open_file(path: &Path, bytes: u64, is_new: bool) -> Result<DiskFile, TargetError> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(is_new).open(path).map_err(|source| opening(path, source))?;
+    // A claim may come to lie in it.
+    let options = options.read(true).write(true).create_new(is_new).mode(0o600);
+    let file = options.open(path).map_err(|source| opening(path, source))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| TargetError::Busy(path.to_owned()))?;
     if is_new {
         file.set_len(bytes).map_err(|source| opening(path, source))?;
