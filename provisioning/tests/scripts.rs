@@ -1,0 +1,97 @@
+//! The scripts that run on devices, with paths and programs of a test's own. What a program was asked is in a log.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const COMMON: &str = include_str!("../device/common");
+const FIRST_BOOT: &str = include_str!("../device/stock/first-boot");
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A machine that is a folder.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new(programs: &[(&str, &str)]) -> Self {
+        let machine = Self(tempfile::tempdir().expect("a folder"));
+        for folder in
+            ["bin", "run/muster", "sys/fs/cgroup/muster/agent", "etc/muster", "boot/muster", "data/agent", "dev"]
+        {
+            fs::create_dir_all(machine.path(folder)).expect("a folder");
+        }
+        machine.write("usr/lib/muster/common", &machine.moved(COMMON));
+        for (name, script) in [("sleep", ""), ("logger", ""), ("sync", "")].iter().chain(programs) {
+            machine.program(name, script);
+        }
+        machine
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    /// A program in place of the real one; `$R` is the machine.
+    fn program(&self, name: &str, script: &str) {
+        let root = self.0.path().display();
+        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\nR={root}\necho \"{name} $*\" >>$R/log\n{script}\n"));
+        let path = self.path(&format!("bin/{name}"));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a program");
+    }
+
+    /// A script with the machine's paths.
+    fn moved(&self, script: &str) -> String {
+        let root = self.0.path().display();
+        let mut moved = script.replace(PATH, "@PATH").replace(">/dev/console", ">>/dev/console");
+        for folder in ["/boot", "/data", "/dev/console", "/etc/", "/run/", "/sys/", "/usr/", "/var/lib/"] {
+            for before in [" ", "=", "\"", ">", "("] {
+                moved = moved.replace(&format!("{before}{folder}"), &format!("{before}{root}{folder}"));
+            }
+        }
+        moved.replace("@PATH", &format!("{root}/bin:{PATH}"))
+    }
+
+    fn run(&self, script: &str, words: &[&str]) -> Output {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(self.moved(script)).arg("script").args(words);
+        shell.env("PATH", format!("{}:{PATH}", self.path("bin").display())).env("interface", "eth0");
+        shell.output().expect("a shell")
+    }
+
+    fn log(&self) -> String {
+        self.read("log")
+    }
+}
+
+#[test]
+fn a_cut_before_the_agent_is_enabled_lets_first_boot_run_again() {
+    let enrols = "mkdir -p $R/var/lib/muster/identity; : >$R/var/lib/muster/identity/enrolment.json";
+    let machine = Machine::new(&[("getent", ""), ("install", ""), ("setpriv", enrols), ("systemctl", "exit 1")]);
+    machine.write("etc/muster/enrol", "url=https://x\nclaim=c\n");
+    machine.write("boot/muster/enrol", "url=https://x\nclaim=c\n");
+    assert!(!machine.run(FIRST_BOOT, &[]).status.success());
+    assert!(machine.has("etc/muster/enrol"), "its unit asks for this file");
+
+    machine.program("systemctl", "[ ! -e $R/etc/muster/enrol ] || echo \"$1 before the file went\" >>$R/log");
+    let output = machine.run(FIRST_BOOT, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!machine.has("etc/muster/enrol") && !machine.has("boot/muster/enrol"), "the claim is spent");
+    let log = machine.log();
+    assert!(log.contains("enable before the file went\nsync \nsystemctl disable muster-enrol.service\n"), "{log}");
+    assert!(!log.contains("disable before the file went"), "{log}");
+    assert_eq!(log.matches("setpriv").count(), 1, "it enrols once");
+}
