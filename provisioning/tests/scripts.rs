@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const COMMON: &str = include_str!("../device/common");
 const FIRST_BOOT: &str = include_str!("../device/stock/first-boot");
+const SET_UP: &str = include_str!("../device/stock/set-up");
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A machine that is a folder.
@@ -77,6 +78,10 @@ impl Machine {
     }
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
 #[test]
 fn a_cut_before_the_agent_is_enabled_lets_first_boot_run_again() {
     let enrols = "mkdir -p $R/var/lib/muster/identity; : >$R/var/lib/muster/identity/enrolment.json";
@@ -94,4 +99,45 @@ fn a_cut_before_the_agent_is_enabled_lets_first_boot_run_again() {
     assert!(log.contains("enable before the file went\nsync \nsystemctl disable muster-enrol.service\n"), "{log}");
     assert!(!log.contains("disable before the file went"), "{log}");
     assert_eq!(log.matches("setpriv").count(), 1, "it enrols once");
+}
+
+fn to_be_set_up() -> Machine {
+    let machine = Machine::new(&[("systemctl", "")]);
+    for name in ["muster-agent", "first-boot", "muster-agent.service", "muster-enrol.service", "agent.toml", "enrol"] {
+        machine.write(&format!("boot/firmware/muster/{name}"), name);
+    }
+    fs::create_dir_all(machine.path("var/lib/cloud/instance")).expect("a folder");
+    machine
+}
+
+#[test]
+fn a_cut_during_set_up_is_made_good_at_the_next_boot() {
+    let machine = to_be_set_up();
+    machine.program("sync", "exit 1");
+    assert!(!machine.run(SET_UP, &[]).status.success());
+    let names = ["usr/bin/muster-agent", "usr/lib/muster/first-boot", "etc/muster/enrol"];
+    assert!(!names.iter().any(|name| machine.has(name)), "no file has its name before it is on the disk");
+
+    machine.program("sync", "[ ! -e $R/usr/bin/muster-agent ] || echo named >>$R/log");
+    let output = machine.run(SET_UP, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(names.iter().all(|name| machine.has(name)));
+    assert_eq!(machine.read("etc/muster/agent.toml"), "agent.toml");
+    assert_eq!((mode(&machine.path(names[0])), mode(&machine.path(names[2]))), (0o755, 0o600));
+    let log = machine.log();
+    let end =
+        "enable muster-enrol.service\nsync \nnamed\nsync \nnamed\nsystemctl start --no-block muster-enrol.service\n";
+    assert!(log.ends_with(end), "all is on the disk before anything starts: {log}");
+
+    assert!(machine.run(SET_UP, &[]).status.success());
+    assert_eq!(machine.log(), log, "what is done is not done again");
+}
+
+#[test]
+fn a_zero_length_agent_is_replaced_by_the_next_set_up() {
+    let machine = to_be_set_up();
+    machine.write("usr/bin/muster-agent", "");
+    assert!(machine.run(SET_UP, &[]).status.success());
+    assert_eq!(machine.read("usr/bin/muster-agent"), "muster-agent");
+    assert!(!machine.has("usr/bin/muster-agent.muster-new"));
 }
