@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 const COMMON: &str = include_str!("../device/common");
 const FIRST_BOOT: &str = include_str!("../device/stock/first-boot");
 const SET_UP: &str = include_str!("../device/stock/set-up");
+const AGENT: &str = include_str!("../device/agent");
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A machine that is a folder.
@@ -140,4 +141,25 @@ fn a_zero_length_agent_is_replaced_by_the_next_set_up() {
     assert!(machine.run(SET_UP, &[]).status.success());
     assert_eq!(machine.read("usr/bin/muster-agent"), "muster-agent");
     assert!(!machine.has("usr/bin/muster-agent.muster-new"));
+}
+
+#[test]
+fn a_leaving_that_was_cut_off_is_finished_before_anything_else() {
+    let machine = Machine::new(&[("start-stop-daemon", "rm $R/data/agent/leaving; exit 3"), ("ip", "echo default")]);
+    machine.write("data/agent/leaving", "key");
+    assert!(machine.run(AGENT, &[]).status.success());
+    let log = machine.log();
+    assert!(log.contains("run --config"), "{log}");
+    assert!(!machine.has("data/agent/leaving"));
+    assert!(machine.read("dev/console").contains("no file muster/enrol"), "it goes on as one that is in no fleet");
+}
+
+#[test]
+fn a_leaving_that_fails_is_tried_again_before_a_new_enrolment() {
+    let machine = Machine::new(&[("start-stop-daemon", "echo no room; exit 1"), ("ip", "echo default")]);
+    machine.write("data/agent/leaving", "key");
+    machine.write("boot/muster/enrol", "url=https://x\n");
+    assert!(machine.run(AGENT, &[]).status.success(), "init starts it again");
+    assert!(machine.read("dev/console").contains("cannot finish leaving the fleet, trying again: no room"));
+    assert_eq!(machine.log().matches("start-stop-daemon").count(), 1, "it does not enrol");
 }
