@@ -1,7 +1,7 @@
 //! The scripts that run on devices, with paths and programs of a test's own. What a program was asked is in a log.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,6 +9,7 @@ const COMMON: &str = include_str!("../device/common");
 const FIRST_BOOT: &str = include_str!("../device/stock/first-boot");
 const SET_UP: &str = include_str!("../device/stock/set-up");
 const AGENT: &str = include_str!("../device/agent");
+const DISK: &str = include_str!("../device/disk");
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A machine that is a folder.
@@ -162,4 +163,41 @@ fn a_leaving_that_fails_is_tried_again_before_a_new_enrolment() {
     assert!(machine.run(AGENT, &[]).status.success(), "init starts it again");
     assert!(machine.read("dev/console").contains("cannot finish leaving the fleet, trying again: no room"));
     assert_eq!(machine.log().matches("start-stop-daemon").count(), 1, "it does not enrol");
+}
+
+/// A disk of `total` sectors whose third partition has 90,000 for the kernel, and `table` in its table.
+fn with_disk(total: u32, table: u32) -> Machine {
+    let dump = format!("case $1 in -d) echo '/dev/sda3 : start=        2048, size=  {table}, type=X';; esac");
+    let machine = Machine::new(&[("sfdisk", &dump), ("partprobe", "exit 1"), ("e2fsck", ""), ("resize2fs", "")]);
+    let facts = [("size", total), ("sda3/partition", 3), ("sda3/start", 2048), ("sda3/size", 90_000)];
+    for (name, fact) in facts {
+        machine.write(&format!("sys/block/sda/{name}"), &format!("{fact}\n"));
+    }
+    fs::create_dir_all(machine.path("sys/class/block")).expect("a folder");
+    symlink("../../block/sda/sda3", machine.path("sys/class/block/sda3")).expect("a link");
+    machine
+}
+
+#[test]
+fn a_cut_between_the_table_and_the_file_system_is_made_good_at_the_next_boot() {
+    let machine = with_disk(92_048, 90_000);
+    assert!(machine.run(DISK, &["/dev/sda3"]).status.success());
+    let log = machine.log();
+    assert!(log.contains("resize2fs -f /dev/sda3") && !log.contains("sfdisk"), "{log}");
+}
+
+#[test]
+fn a_kernel_that_keeps_the_old_table_starts_again() {
+    let machine = with_disk(200_000, 190_000);
+    assert!(!machine.run(DISK, &["/dev/sda3"]).status.success());
+    assert!(machine.read("dev/console").contains("the kernel has not taken the partition's new size"));
+    assert!(!machine.log().contains("resize2fs"));
+}
+
+#[test]
+fn a_partition_that_cannot_grow_is_used_as_it_is() {
+    let machine = with_disk(200_000, 90_000);
+    machine.program("sfdisk", "exit 1");
+    assert!(machine.run(DISK, &["/dev/sda3"]).status.success());
+    assert!(machine.read("dev/console").contains("the next boot tries again"));
 }
