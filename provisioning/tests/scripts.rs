@@ -10,6 +10,7 @@ const FIRST_BOOT: &str = include_str!("../device/stock/first-boot");
 const SET_UP: &str = include_str!("../device/stock/set-up");
 const AGENT: &str = include_str!("../device/agent");
 const DISK: &str = include_str!("../device/disk");
+const DHCP: &str = include_str!("../device/dhcp");
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A machine that is a folder.
@@ -200,4 +201,14 @@ fn a_partition_that_cannot_grow_is_used_as_it_is() {
     machine.program("sfdisk", "exit 1");
     assert!(machine.run(DISK, &["/dev/sda3"]).status.success());
     assert!(machine.read("dev/console").contains("the next boot tries again"));
+}
+
+#[test]
+fn an_address_whose_lease_is_over_goes_with_its_name_servers() {
+    let machine = Machine::new(&[("ip", "")]);
+    machine.write("run/muster/dns.eth0", "nameserver 192.0.2.1\n");
+    machine.write("run/muster/dns.eth1", "nameserver 198.51.100.1\n");
+    assert!(machine.run(DHCP, &["deconfig"]).status.success());
+    assert!(machine.log().contains("ip -4 addr flush dev eth0"));
+    assert_eq!(machine.read("run/resolv.conf"), "nameserver 198.51.100.1\n");
 }
