@@ -109,7 +109,8 @@ pub fn root(image: &Path, partition: &Partition) -> Result<Option<Root>, Ext4Err
     let place = Place::new(image, partition)?;
     let Some(release) = first_text(&place, &OS_RELEASE)? else { return Ok(None) };
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    let name = name.map_or("a system without a name", |name| name.trim_matches('"')).to_owned();
+    let name = name.map_or("a system without a name", |name| name.trim_matches('"'));
+    let name = super::plain(name);
     let mut units = None;
     for folder in UNITS {
         if units.is_none() && place.exists(folder)? {
@@ -361,6 +362,17 @@ mod tests {
         let Some((image, partition)) = made(&fill) else { return };
         let told = root(image.path(), &partition).expect_err("it is too large");
         assert!(matches!(told, Ext4Error::TooLarge { bytes: 0x4000_0000, most: TEXT_BYTES_MAX, .. }), "{told}");
+    }
+
+    #[test]
+    fn a_system_s_name_does_not_speak_to_the_terminal() {
+        let fill = |root: &Path| {
+            fs::create_dir_all(root.join("etc")).expect("a folder");
+            fs::write(root.join("etc/os-release"), "PRETTY_NAME=\"Debian\x1b[2J\u{9b}31m 12\"\n").expect("a file");
+        };
+        let Some((image, partition)) = made(&fill) else { return };
+        let found = root(image.path(), &partition).expect("reads").expect("a root");
+        assert_eq!(found.name, "Debian [2J 31m 12");
     }
 
     #[test]

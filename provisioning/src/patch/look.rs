@@ -140,7 +140,7 @@ fn boot(file: &File, partition: &Partition) -> io::Result<Option<Boot>> {
     let label = system.read_volume_label_from_root_dir()?.unwrap_or_else(|| system.volume_label());
     let (user_data, meta_data) = (text("user-data")?, text("meta-data")?);
     let free = fat::free(&system)?;
-    Ok(Some(Boot { label: label.trim().to_owned(), names, user_data, meta_data, free }))
+    Ok(Some(Boot { label: super::plain(label.trim()), names, user_data, meta_data, free }))
 }
 
 #[cfg(test)]
