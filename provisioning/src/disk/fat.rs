@@ -3,6 +3,8 @@
 
 mod mend;
 
+pub use mend::{Checked, check};
+
 use std::io::{self, Read, Write as _};
 
 use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, ReadWriteSeek, Time, TimeProvider};
@@ -11,6 +13,8 @@ use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, ReadWrit
 const LABEL_BYTES: usize = 11;
 /// Far more than any file that is read from such a partition to be looked at.
 const READ_MAX: u64 = 1 << 20;
+/// More than a folder that FAT allows has room for.
+const NAMES_MAX: usize = 65_536;
 
 /// The first day that FAT knows. Firmware refuses to rename a file that has no valid date.
 #[derive(Debug)]
@@ -46,11 +50,15 @@ pub fn open<D: ReadWriteSeek>(mut disk: D) -> io::Result<FileSystem<D>> {
     FileSystem::new(disk, FsOptions::new().time_provider(&FirstDay))
 }
 
-/// Opens the file system on all of `disk`, changes it, and leaves it as a checker likes it.
+/// Opens the file system on all of `disk`, changes it, and leaves it as a checker likes it. Its folders are
+/// looked through first: the library follows them without an end.
 pub fn change<D: ReadWriteSeek>(
     disk: &mut D,
     change: impl FnOnce(&FileSystem<&mut D>) -> io::Result<()>,
 ) -> io::Result<()> {
+    if check(disk)? == Checked::Narrow {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "it is 12-bit FAT, which no disk of this kind has"));
+    }
     let system = open(&mut *disk)?;
     change(&system)?;
     // So that the free space is known and written down.
@@ -104,7 +112,11 @@ pub fn names<D: ReadWriteSeek>(system: &FileSystem<D>, path: &str) -> io::Result
         },
     };
     let mut names: Vec<String> =
-        folder.iter().map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<String>>>()?;
+        folder.iter().take(NAMES_MAX + 1).map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<String>>>()?;
+    if names.len() > NAMES_MAX {
+        let why = format!("the FAT file system is broken: a folder has more than {NAMES_MAX} names");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     names.retain(|name| name != "." && name != "..");
     names.sort();
     Ok(names)
@@ -148,6 +160,69 @@ mod tests {
         })
         .expect("written");
         disk
+    }
+
+    fn word(disk: &io::Cursor<Vec<u8>>, at: usize) -> usize {
+        let bytes = &disk.get_ref()[at..at + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+    }
+
+    /// Says in the first table what follows a cluster.
+    fn follow(disk: &mut io::Cursor<Vec<u8>>, cluster: usize, next: u32) {
+        let at = (word(disk, 14) & 0xffff) * 512 + cluster * 4;
+        disk.get_mut()[at..at + 4].copy_from_slice(&next.to_le_bytes());
+    }
+
+    /// Fills a cluster with entries of a kind, all of which begin at one cluster.
+    fn fill(disk: &mut io::Cursor<Vec<u8>>, cluster: usize, attributes: u8, first: u16) {
+        let tables = (disk.get_ref()[16] as usize) * word(disk, 36);
+        let at = ((word(disk, 14) & 0xffff) + tables) * 512 + (cluster - 2) * 4096;
+        for entry in disk.get_mut()[at..at + 4096].as_chunks_mut::<32>().0 {
+            *entry = [0; 32];
+            entry[..11].copy_from_slice(b"A          ");
+            entry[11] = attributes;
+            entry[26..28].copy_from_slice(&first.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_root_that_loops_is_found_before_anything_hangs() {
+        let mut disk = made();
+        fill(&mut disk, 2, 0x20, 0);
+        follow(&mut disk, 2, 2);
+        let says = |told: io::Error, what: &str| assert!(told.to_string().contains(what), "{told}");
+        says(check(&mut disk).expect_err("it loops"), "a folder does not end");
+        let changed = change(&mut disk, |system| put(system, "x", b"x"));
+        says(changed.expect_err("it loops"), "a folder does not end");
+        let listed = names(&open(&mut disk).expect("opens"), "");
+        says(listed.expect_err("it loops"), "more than 65536 names");
+    }
+
+    #[test]
+    fn a_hidden_folder_that_loops_is_found_too() {
+        let mut disk = made();
+        fill(&mut disk, 2, 0x12, 4000);
+        fill(&mut disk, 4000, 0x20, 0);
+        follow(&mut disk, 4000, 4000);
+        let told = check(&mut disk).expect_err("it loops");
+        assert!(told.to_string().contains("a folder does not end"), "{told}");
+    }
+
+    #[test]
+    fn folders_that_share_clusters_are_given_up() {
+        let mut disk = made();
+        assert_eq!(check(&mut disk).expect("it is whole"), Checked::Sound);
+        // 256 folders of 500 clusters each, on a disk that has fewer than 77,000.
+        for cluster in 4000..4499 {
+            follow(&mut disk, cluster, u32::try_from(cluster).expect("small") + 1);
+        }
+        for (root, next) in [(2, 3000), (3000, 0x0fff_ffff)] {
+            fill(&mut disk, root, 0x10, 4000);
+            follow(&mut disk, root, next);
+        }
+        follow(&mut disk, 4499, 0x0fff_ffff);
+        let told = check(&mut disk).expect_err("they are one");
+        assert!(told.to_string().contains("more clusters than there are"), "{told}");
     }
 
     #[test]

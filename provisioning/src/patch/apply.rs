@@ -22,7 +22,7 @@ pub enum ApplyError {
 pub fn apply(image: &Path, plan: &Plan) -> Result<(), ApplyError> {
     let writes: Vec<Write> = plan.changes.iter().map(|change| change.write.clone()).collect();
     match plan.way {
-        Way::Inject => Ok(Place::new(image, &plan.partition).write(&writes)?),
+        Way::Inject => Ok(Place::new(image, &plan.partition)?.write(&writes)?),
         Way::NoCloud => boot(image, plan, &writes).map_err(ApplyError::Boot),
     }
 }

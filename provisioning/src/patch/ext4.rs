@@ -54,6 +54,12 @@ pub enum Ext4Error {
     Read(#[source] io::Error),
     #[error("cannot put down what is to be written")]
     Scratch(#[source] io::Error),
+    #[error(
+        "cannot work on the image under the name {0}: e2fsprogs takes what follows a `?` for options; use a folder without one"
+    )]
+    Name(String),
+    #[error("{path} has {bytes} bytes, and at most {most} are read of it: no system has one like it")]
+    TooLarge { path: String, bytes: u64, most: u64 },
     #[error("debugfs cannot open the file system: {0}; a newer e2fsprogs may")]
     Open(String),
     #[error("{path} did not come out as it was to be written: {why}")]
@@ -66,6 +72,8 @@ const OS_RELEASE: [&str; 2] = ["/usr/lib/os-release", "/etc/os-release"];
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 const UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 const TEXT_BYTES_MAX: u64 = 64 * 1024;
+/// Far more than systemd's program has.
+const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 
 /// The first block of an ext4 file system, as far as it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +106,11 @@ pub fn root(image: &Path, partition: &Partition) -> Result<Option<Root>, Ext4Err
     file.seek(SeekFrom::Start(partition.start + 1024)).map_err(Ext4Error::Read)?;
     file.read_exact(&mut block).map_err(Ext4Error::Read)?;
     let Some(block) = superblock(&block) else { return Ok(None) };
-    let place = Place::new(image, partition);
+    let place = Place::new(image, partition)?;
     let Some(release) = first_text(&place, &OS_RELEASE)? else { return Ok(None) };
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    let name = name.map_or("a system without a name", |name| name.trim_matches('"')).to_owned();
+    let name = name.map_or("a system without a name", |name| name.trim_matches('"'));
+    let name = super::plain(name);
     let mut units = None;
     for folder in UNITS {
         if units.is_none() && place.exists(folder)? {
@@ -110,7 +119,7 @@ pub fn root(image: &Path, partition: &Partition) -> Result<Option<Root>, Ext4Err
     }
     let mut machine = 0;
     for path in SYSTEMD {
-        if let Some(head) = place.dump(path)?.filter(|_| machine == 0) {
+        if let Some(head) = place.dump(path, PROGRAM_BYTES_MAX)?.filter(|_| machine == 0) {
             machine = crate::image::machine(&head).unwrap_or_default();
         }
     }
@@ -128,9 +137,8 @@ impl Root {
 
 fn first_text(place: &Place, paths: &[&str]) -> Result<Option<String>, Ext4Error> {
     for path in paths {
-        if let Some(bytes) = place.dump(path)? {
-            let text = bytes.into_iter().take(TEXT_BYTES_MAX as usize).collect::<Vec<u8>>();
-            return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
+        if let Some(bytes) = place.dump(path, TEXT_BYTES_MAX)? {
+            return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
         }
     }
     Ok(None)
@@ -145,8 +153,13 @@ pub struct Place {
 
 impl Place {
     /// Of a partition.
-    pub fn new(image: &Path, partition: &Partition) -> Self {
-        Self { device: format!("{}?offset={}", image.display(), partition.start) }
+    pub fn new(image: &Path, partition: &Partition) -> Result<Self, Ext4Error> {
+        // From the root on: a name that begins with a dash would be an option.
+        let path = std::path::absolute(image).map_err(Ext4Error::Read)?;
+        match path.to_str() {
+            Some(name) if !name.contains('?') => Ok(Self { device: format!("{name}?offset={}", partition.start) }),
+            _ => Err(Ext4Error::Name(path.display().to_string())),
+        }
     }
 
     /// Whether there is something at a path.
@@ -155,14 +168,25 @@ impl Place {
         Ok(told.contains("Inode:"))
     }
 
-    /// A file's bytes; none: there is no such file.
-    pub fn dump(&self, path: &str) -> Result<Option<Vec<u8>>, Ext4Error> {
+    /// A file's bytes; none: there is no such file. One of more than `most` is an error, and is not written out.
+    pub fn dump(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Ext4Error> {
+        let told = self.ask(&format!("stat {}", quoted(path)))?;
+        if !told.contains("Inode:") {
+            return Ok(None);
+        }
+        let bytes = size(&told).unwrap_or(u64::MAX);
+        if bytes > most {
+            return Err(Ext4Error::TooLarge { path: path.to_owned(), bytes, most });
+        }
         let scratch = tempfile::NamedTempFile::new().map_err(Ext4Error::Scratch)?;
         let told = self.ask(&format!("dump {} {}", quoted(path), quoted(&scratch.path().to_string_lossy())))?;
         if told.contains("File not found") {
             return Ok(None);
         }
-        fs::read(scratch.path()).map(Some).map_err(Ext4Error::Scratch)
+        let mut dumped = vec![];
+        let file = File::open(scratch.path()).map_err(Ext4Error::Scratch)?;
+        file.take(most).read_to_end(&mut dumped).map_err(Ext4Error::Scratch)?;
+        Ok(Some(dumped))
     }
 
     fn ask(&self, request: &str) -> Result<String, Ext4Error> {
@@ -232,8 +256,10 @@ impl Place {
         let said = || said.lines().skip(1).collect::<Vec<_>>().join("; ");
         match &write.what {
             What::File(bytes, mode) => {
-                if self.dump(path)?.as_ref() != Some(bytes) {
-                    return Err(wrong(said()));
+                match self.dump(path, bytes.len() as u64) {
+                    Ok(Some(there)) if there == *bytes => {}
+                    Ok(_) | Err(Ext4Error::TooLarge { .. }) => return Err(wrong(said())),
+                    Err(error) => return Err(error),
                 }
                 let told = self.ask(&format!("stat {}", quoted(path)))?;
                 let right = told.contains(&format!("Mode:  0{mode:o}")) && told.contains("User:     0");
@@ -250,6 +276,12 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// A file's size, of what debugfs says of it. The first is the inode's own; none: it is not as it was.
+fn size(told: &str) -> Option<u64> {
+    let (_, after) = told.split_once("Size: ")?;
+    after.split_whitespace().next()?.parse().ok()
 }
 
 /// debugfs takes words in quotes, and no quotes inside of them.
@@ -302,7 +334,7 @@ mod tests {
         let found = root(image.path(), &partition).expect("reads").expect("a root");
         assert_eq!((found.name.as_str(), found.units), ("Debian 12", Some("/usr/lib/systemd/system")));
         assert!(found.free > 1 << 20 && !found.needs_recovery && !found.cloud_init);
-        let place = Place::new(image.path(), &partition);
+        let place = Place::new(image.path(), &partition).expect("a place");
         let write = |path: &str, what| Write { path: path.to_owned(), what };
         let writes = [
             write("/usr/bin/muster-agent", What::File(vec![7; 3 << 20], 0o755)),
@@ -314,10 +346,42 @@ mod tests {
             ),
         ];
         place.write(&writes).expect("written");
-        assert_eq!(place.dump("/etc/old").expect("reads"), Some(b"new".to_vec()));
+        assert_eq!(place.dump("/etc/old", 1 << 20).expect("reads"), Some(b"new".to_vec()));
         place.write(&writes).expect("the same again");
         let too_large = [write("/usr/bin/large", What::File(vec![1; 32 << 20], 0o644))];
         assert!(matches!(place.write(&too_large), Err(Ext4Error::NotWritten { .. })));
+    }
+
+    #[test]
+    fn a_sparse_os_release_is_refused_before_it_is_written_out() {
+        let fill = |root: &Path| {
+            fs::create_dir_all(root.join("etc")).expect("a folder");
+            let file = File::create(root.join("etc/os-release")).expect("a file");
+            file.set_len(1 << 30).expect("a hole");
+        };
+        let Some((image, partition)) = made(&fill) else { return };
+        let told = root(image.path(), &partition).expect_err("it is too large");
+        assert!(matches!(told, Ext4Error::TooLarge { bytes: 0x4000_0000, most: TEXT_BYTES_MAX, .. }), "{told}");
+    }
+
+    #[test]
+    fn a_system_s_name_does_not_speak_to_the_terminal() {
+        let fill = |root: &Path| {
+            fs::create_dir_all(root.join("etc")).expect("a folder");
+            fs::write(root.join("etc/os-release"), "PRETTY_NAME=\"Debian\x1b[2J\u{9b}31m 12\"\n").expect("a file");
+        };
+        let Some((image, partition)) = made(&fill) else { return };
+        let found = root(image.path(), &partition).expect("reads").expect("a root");
+        assert_eq!(found.name, "Debian [2J 31m 12");
+    }
+
+    #[test]
+    fn an_image_s_name_is_no_option_of_e2fsprogs() {
+        let partition = Partition { number: 1, kind: Kind::Linux, name: String::new(), start: 512, bytes: 512 };
+        let place = Place::new(Path::new("-w/a.img"), &partition).expect("a place");
+        assert!(place.device.starts_with('/') && place.device.ends_with("/-w/a.img?offset=512"), "{}", place.device);
+        let told = Place::new(Path::new("what?/a.img"), &partition).expect_err("it would be cut there");
+        assert!(told.to_string().contains("use a folder without one"), "{told}");
     }
 
     #[test]

@@ -132,7 +132,11 @@ pub fn tell(head: &[u8]) -> System {
 
 /// A boot partition's contents; none: it is no FAT that can be changed here.
 fn boot(file: &File, partition: &Partition) -> io::Result<Option<Boot>> {
-    let Ok(system) = fat::open(Window::new(file, partition.start, partition.bytes)?) else { return Ok(None) };
+    let mut window = Window::new(file, partition.start, partition.bytes)?;
+    if fat::open(&mut window).is_err() || fat::check(&mut window)? == fat::Checked::Narrow {
+        return Ok(None);
+    }
+    let system = fat::open(window)?;
     let text = |name: &str| -> io::Result<Option<String>> {
         Ok(fat::get(&system, name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     };
@@ -140,7 +144,7 @@ fn boot(file: &File, partition: &Partition) -> io::Result<Option<Boot>> {
     let label = system.read_volume_label_from_root_dir()?.unwrap_or_else(|| system.volume_label());
     let (user_data, meta_data) = (text("user-data")?, text("meta-data")?);
     let free = fat::free(&system)?;
-    Ok(Some(Boot { label: label.trim().to_owned(), names, user_data, meta_data, free }))
+    Ok(Some(Boot { label: super::plain(label.trim()), names, user_data, meta_data, free }))
 }
 
 #[cfg(test)]

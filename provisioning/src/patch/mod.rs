@@ -14,3 +14,8 @@ pub mod plan;
 pub mod source;
 
 pub use plan::{Change, Plan, Way};
+
+/// What an image says of itself, as a part of a line: it must not move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

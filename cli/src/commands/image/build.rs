@@ -200,7 +200,7 @@ pub fn put(mut staged: tempfile::NamedTempFile, output: &Path) -> Result<()> {
     if source::is_packed(output) {
         source::pack(staged.as_file_mut(), output).attempt(attempt)?;
     } else {
-        staged.persist(output).attempt(attempt)?;
+        source::keep(staged, output).attempt(attempt)?;
     }
     Ok(())
 }

@@ -68,6 +68,10 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
             .hint("add --claim TOKEN from `muster claim new`, --factory, or --enrol FILE")
     })?;
     let attempt = || format!("cannot put the agent into {}", args.image.display());
+    if source::is_same_file(&args.image, &args.output) {
+        let why = format!("{}: the new image would take its place", attempt());
+        return Err(Failure::new(why).hint("give another name with -o; the image that you have stays as it is"));
+    }
     let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut staged = tempfile::Builder::new().prefix(".muster-image-").tempfile_in(folder).attempt(attempt)?;
     eprintln!("reading {}", args.image.display());
@@ -99,7 +103,7 @@ fn show(plan: &Plan) -> Result<()> {
         Way::NoCloud => "cloud-init does the rest at the first boot",
         Way::Inject => "into its ext4 root",
     };
-    output::print_line(format_args!("{}, partition {}: {by}", plan.system, plan.partition.number))?;
+    output::print_line(format_args!("{}, partition {}: {by}", output::one_line(&plan.system), plan.partition.number))?;
     let mut table = Table::new(&["FILE", "WHAT FOR"]);
     for change in &plan.changes {
         table.row([change.path.clone(), change.what.clone()]);

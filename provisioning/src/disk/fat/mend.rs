@@ -4,9 +4,10 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 const ENTRY: usize = 32;
-/// The attributes of a piece of a long name, and of a folder.
+/// The attributes of a piece of a long name, and of a folder, which may be hidden as well, but no label.
 const LONG: u8 = 0x0f;
 const FOLDER: u8 = 0x10;
+const KINDS: u8 = 0x18;
 const DELETED: u8 = 0xe5;
 /// Deeper than anybody nests folders on such a partition, and more than anybody has there.
 const DEPTH_MAX: usize = 16;
@@ -19,6 +20,8 @@ struct Geometry {
     fat: u64,
     data: u64,
     cluster: u64,
+    /// How many clusters there are: no more can be read, each being one folder's.
+    clusters: u64,
     /// The bits of an entry of the table.
     wide: bool,
     /// The root's first cluster, or its place and length where it is not made of clusters.
@@ -30,11 +33,44 @@ enum Root {
     Fixed(u64, usize),
 }
 
+/// What a look through a file system found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// Its folders end.
+    Sound,
+    /// It is 12-bit FAT, which is neither read nor changed here.
+    Narrow,
+}
+
+/// Follows every folder of the file system on all of `disk` to its end. One that has none is an error.
+pub fn check(disk: &mut (impl Read + Seek)) -> io::Result<Checked> {
+    let Some(geometry) = geometry(disk)? else { return Ok(Checked::Narrow) };
+    walk(disk, &geometry, |_, _, _| Ok(()))?;
+    Ok(Checked::Sound)
+}
+
 /// Mends every folder of the file system on all of `disk`.
 pub fn folders(disk: &mut (impl Read + Write + Seek)) -> io::Result<()> {
-    let geometry = geometry(disk)?;
+    let geometry = geometry(disk)?.ok_or_else(|| broken("it is 12-bit FAT, which no disk of this kind has"))?;
+    walk(disk, &geometry, |disk, first, entries| {
+        if let Some(mended) = mended(entries, &geometry.root) {
+            disk.seek(SeekFrom::Start(geometry.place(first)?))?;
+            disk.write_all(&mended)?;
+        }
+        Ok(())
+    })?;
+    disk.flush()
+}
+
+/// Shows every folder below the root: its first cluster, and all of it.
+fn walk<D: Read + Seek>(
+    disk: &mut D,
+    geometry: &Geometry,
+    mut visit: impl FnMut(&mut D, u32, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut left = geometry.clusters;
     let mut open: Vec<(u32, usize)> = match geometry.root {
-        Root::Cluster(first) => below(&read(disk, &geometry, first)?, 1),
+        Root::Cluster(first) => below(&read(disk, geometry, first, &mut left)?, 1),
         Root::Fixed(start, bytes) => {
             let mut root = vec![0; bytes];
             disk.seek(SeekFrom::Start(start))?;
@@ -45,17 +81,14 @@ pub fn folders(disk: &mut (impl Read + Write + Seek)) -> io::Result<()> {
     let mut seen = 0;
     while let Some((first, depth)) = open.pop() {
         seen += 1;
-        if depth > DEPTH_MAX || seen > FOLDERS_MAX {
+        if depth > DEPTH_MAX || seen + open.len() > FOLDERS_MAX {
             return Err(broken("its folders lead in a circle"));
         }
-        let entries = read(disk, &geometry, first)?;
-        if let Some(mended) = mended(&entries, &geometry.root) {
-            disk.seek(SeekFrom::Start(geometry.place(first)?))?;
-            disk.write_all(&mended)?;
-        }
+        let entries = read(disk, geometry, first, &mut left)?;
+        visit(disk, first, &entries)?;
         open.extend(below(&entries, depth + 1));
     }
-    disk.flush()
+    Ok(())
 }
 
 /// The first four entries anew, if they are the library's. A folder in the root says 0 of what is above it.
@@ -84,7 +117,7 @@ fn mended(entries: &[u8], root: &Root) -> Option<[u8; 4 * ENTRY]> {
 /// The first clusters of the folders that are in a folder.
 fn below(entries: &[u8], depth: usize) -> Vec<(u32, usize)> {
     let all = entries.as_chunks::<ENTRY>().0.iter().take_while(|entry| entry[0] != 0);
-    let folders = all.filter(|entry| entry[0] != DELETED && entry[0] != b'.' && entry[11] & 0x3f == FOLDER);
+    let folders = all.filter(|entry| entry[0] != DELETED && entry[0] != b'.' && entry[11] & KINDS == FOLDER);
     folders.map(cluster).filter(|first| *first >= 2).map(|first| (first, depth)).collect()
 }
 
@@ -93,8 +126,8 @@ fn cluster(entry: &[u8; ENTRY]) -> u32 {
     u32::from_le_bytes([entry[26], entry[27], entry[20], entry[21]])
 }
 
-/// All of a folder.
-fn read(disk: &mut (impl Read + Seek), geometry: &Geometry, first: u32) -> io::Result<Vec<u8>> {
+/// All of a folder. `left` clusters can still be somebody's.
+fn read(disk: &mut (impl Read + Seek), geometry: &Geometry, first: u32, left: &mut u64) -> io::Result<Vec<u8>> {
     let (mut all, mut at) = (vec![], first);
     loop {
         let start = all.len();
@@ -102,6 +135,7 @@ fn read(disk: &mut (impl Read + Seek), geometry: &Geometry, first: u32) -> io::R
         if start + length > FOLDER_BYTES_MAX {
             return Err(broken("a folder does not end"));
         }
+        *left = left.checked_sub(1).ok_or_else(|| broken("its folders have more clusters than there are"))?;
         all.resize(start + length, 0);
         disk.seek(SeekFrom::Start(geometry.place(at)?))?;
         disk.read_exact(&mut all[start..])?;
@@ -123,7 +157,8 @@ impl Geometry {
     }
 }
 
-fn geometry(disk: &mut (impl Read + Seek)) -> io::Result<Geometry> {
+/// Of the file system on all of `disk`; none: it is 12-bit FAT.
+fn geometry(disk: &mut (impl Read + Seek)) -> io::Result<Option<Geometry>> {
     let mut first = [0; 512];
     disk.rewind()?;
     disk.read_exact(&mut first)?;
@@ -141,14 +176,17 @@ fn geometry(disk: &mut (impl Read + Seek)) -> io::Result<Geometry> {
     let clusters = sectors.saturating_sub(data) / per_cluster;
     let wide = clusters >= 65_525;
     if clusters < 4_085 {
-        return Err(broken("it is 12-bit FAT, which no disk of this kind has"));
+        return Ok(None);
     }
     let root = if wide {
         Root::Cluster(u32::try_from(long(44)).map_err(io::Error::other)?)
     } else {
         Root::Fixed(root * sector, usize::try_from(root_entries).map_err(io::Error::other)? * ENTRY)
     };
-    Ok(Geometry { fat: reserved * sector, data: data * sector, cluster: per_cluster * sector, wide, root })
+    let cluster = per_cluster * sector;
+    // What the first sector says of more than there is, is nobody's.
+    let clusters = clusters.min(disk.seek(SeekFrom::End(0))? / cluster);
+    Ok(Some(Geometry { fat: reserved * sector, data: data * sector, cluster, clusters, wide, root }))
 }
 
 fn broken(what: &str) -> io::Error {
