@@ -65,7 +65,7 @@ pub enum NoWay {
     #[error("the image has no system that is known here: {0}")]
     Unknown(String),
     #[error(
-        "the boot partition's user-data is neither #cloud-config nor a script: put `sh /boot/firmware/muster/set-up` into it yourself, or say --way inject"
+        "the boot partition's user-data is neither #cloud-config nor a script, so nothing can be put beside it: say --way inject"
     )]
     UserData,
     #[error("{0} is not run by systemd, and nothing else is known here")]

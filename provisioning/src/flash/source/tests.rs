@@ -141,7 +141,7 @@ fn a_map_leaves_out_what_it_does_not_name_and_holds_the_rest_to_its_sums() {
 #[test]
 fn a_map_of_an_image_with_another_length_is_found_by_looking() {
     let bytes = noise(10_000, 4);
-    let map = describe(&bytes, &[0..1]);
+    let map = describe(&bytes, std::slice::from_ref(&(0..1)));
     assert!(written(&bytes, Some(&map)).image.look(u64::MAX, go_on).is_ok());
     for other in [noise(8_000, 4), noise(12_000, 4)] {
         let told = written(&other, Some(&map)).image.look(u64::MAX, go_on).map_err(|error| error.to_string());
