@@ -87,11 +87,15 @@ pub struct RawLimits {
     /// Whether predictions that come through the control plane are answered; the doors on this device are
     /// open either way.
     pub predictions_from_plane: bool,
+    /// Whether the control plane may have this device empty itself and leave its fleet.
+    pub decommission_from_plane: bool,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { memory: None, cpu: None, disk: None, slots: None, models: None, predictions_from_plane: true }
+        let (predictions_from_plane, decommission_from_plane) = (true, true);
+        let (memory, cpu, disk, slots, models) = Default::default();
+        Self { memory, cpu, disk, slots, models, predictions_from_plane, decommission_from_plane }
     }
 }
 
@@ -134,6 +138,8 @@ pub struct Config {
     pub models: Option<Vec<ModelName>>,
     /// Whether predictions that come through the control plane are answered.
     pub predictions_from_plane: bool,
+    /// Whether the control plane may have this device empty itself and leave its fleet.
+    pub decommission_from_plane: bool,
     /// A monotonic counter's program and its arguments; empty: none.
     pub counter: Vec<String>,
     /// How this device gets out to its control plane.
@@ -210,6 +216,7 @@ impl Config {
             slots: raw.limits.slots,
             models: raw.limits.models,
             predictions_from_plane: raw.limits.predictions_from_plane,
+            decommission_from_plane: raw.limits.decommission_from_plane,
             counter: raw.trust.counter,
             // It may be read again from elsewhere than this file's folder.
             raw_network: RawNetwork { proxy_ca: network.proxy_ca.clone(), ..raw.network },

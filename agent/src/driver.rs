@@ -1,8 +1,10 @@
 //! The one loop: waits for something to happen, lets the core decide, carries it out.
 //!
-//! [`start`] brings everything up, with what [`restore`] finds on the disk; [`calls`] answers what comes over MQTT.
+//! [`start`] brings everything up, with what [`restore`] finds on the disk; [`calls`] answers what comes over MQTT;
+//! [`leaving`] ends it for good.
 
 mod calls;
+mod leaving;
 mod restore;
 mod start;
 
@@ -29,9 +31,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use self::start::{Run, run};
+pub use self::start::{Ended, Run, run};
 
 use self::calls::Calls;
+use self::leaving::Leaving;
 use crate::config::Config;
 use crate::doors::Doors;
 use crate::effects::{Effects, Wanted};
@@ -77,6 +80,10 @@ struct Driver {
     calls: Calls,
     /// Commands that were carried out.
     commands: Calls,
+    /// On its way out since an earlier run: emptied, and not yet cut off.
+    emptied_before: bool,
+    /// How it leaves the fleet: the loop ends with it.
+    leaving: Option<Leaving>,
     report_due: Option<Instant>,
     hello_due: Instant,
 }
@@ -85,7 +92,7 @@ impl Driver {
     async fn pump(
         &mut self,
         mut events: mpsc::Receiver<Event>,
-        mut incoming: mpsc::Receiver<Incoming>,
+        incoming: &mut mpsc::Receiver<Incoming>,
         stop: CancellationToken,
     ) {
         let mut batch = interval(self.config.telemetry_every);
@@ -95,7 +102,7 @@ impl Driver {
         report.reset();
         let mut save = interval(SAVE_AGAIN);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while self.leaving.is_none() {
             let tick_at = self
                 .agent
                 .next_deadline_ms()
@@ -145,6 +152,10 @@ impl Driver {
             self.clock_changed();
         }
         self.carry_out(actions);
+        // What it held went with its journal, so this came since.
+        if self.emptied_before && self.agent.held().is_some() {
+            self.stays();
+        }
     }
 
     /// A director said what time it is, or is not believed any more.
@@ -192,6 +203,9 @@ impl Driver {
             }
             Incoming::Disconnected => self.happen(Event::Disconnected),
             Incoming::CertificateRefused => self.renewal.refused(),
+            // What it said before the last start was heard.
+            Incoming::NotLetIn if self.emptied_before => self.leaving = Some(Leaving::CutOff),
+            Incoming::NotLetIn => {}
             Incoming::ServerOutOfTime => self.happen(Event::ServerOutOfTime),
             Incoming::Message { leaf, payload, .. } => {
                 if let Err(error) = self.message(&leaf, &payload) {

@@ -59,16 +59,25 @@ fn folder(data: &Path) -> PathBuf {
 impl DeviceKey {
     /// Reads the key below `data`, or makes one and makes it durable.
     pub fn open_or_make(data: &Path) -> anyhow::Result<Self> {
+        if let Some(key) = Self::open(data)? {
+            return Ok(key);
+        }
+        let path = folder(data).join("key.pem");
+        let pem = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+        write_durably(&path, pem.as_bytes(), 0o600)
+            .with_context(|| format!("cannot keep the device's key in {}", path.display()))?;
+        Self::from_pem(&pem)
+    }
+
+    /// The key below `data`, if there is one.
+    pub fn open(data: &Path) -> anyhow::Result<Option<Self>> {
         let path = folder(data).join("key.pem");
         match fs::read_to_string(&path) {
-            Ok(pem) => Self::from_pem(&pem).with_context(|| format!("{} is not this device's key", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-                let pem = pair.serialize_pem();
-                write_durably(&path, pem.as_bytes(), 0o600)
-                    .with_context(|| format!("cannot keep the device's key in {}", path.display()))?;
-                Self::from_pem(&pem)
+            Ok(pem) => {
+                let key = Self::from_pem(&pem);
+                key.with_context(|| format!("{} is not this device's key", path.display())).map(Some)
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read the device's key {}", path.display())),
         }
     }

@@ -34,7 +34,7 @@ struct Args {
 enum Command {
     /// Join a fleet with a claim from `muster claim new`, or with a key on the factory list
     Enrol(Box<EnrolArgs>),
-    /// Run the agent
+    /// Run the agent; exits with 3 where this device is in no fleet, or no more
     Run {
         /// The configuration that `enrol` wrote
         #[arg(long)]
@@ -132,6 +132,9 @@ fn raise_files_limit() {
 /// Connections, workers' pipes, and room beside.
 const FILES_MAX: u64 = 8192;
 
+/// How it ends where there is no fleet to run for, so that a supervisor does not start it again.
+const IN_NO_FLEET: i32 = 3;
+
 /// What is logged, without `RUST_LOG`.
 const LOGGED: &str = "info,rumqttc=warn";
 
@@ -219,7 +222,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Run { config, listen, ready_file, stop_with_stdin } => {
             let mut config = Config::read(&config)?;
-            release::note_running(&config.data);
             if let Some(listen) = listen {
                 anyhow::ensure!(listen.ip().is_loopback(), "--listen {listen}: the door stays on a loopback address");
                 config.listen = listen;
@@ -227,7 +229,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
             worker::prepare();
             let stop = CancellationToken::new();
             tokio::spawn(stop_on_signal(stop.clone(), stop_with_stdin));
-            driver::run(driver::Run { config, ready_file }, stop).await
+            match driver::run(driver::Run { config, ready_file }, stop).await? {
+                driver::Ended::Stopped => Ok(()),
+                driver::Ended::InNoFleet => std::process::exit(IN_NO_FLEET),
+            }
         }
         Command::Serve(serve) => {
             let stop = CancellationToken::new();

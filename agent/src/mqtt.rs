@@ -52,6 +52,8 @@ pub enum Incoming {
     },
     /// The broker does not take this device's certificate.
     CertificateRefused,
+    /// It knows this device's key, and does not let it in.
+    NotLetIn,
     /// The broker's certificate is not good at this time.
     ServerOutOfTime,
     /// It is gone.
@@ -158,14 +160,15 @@ impl Mqtt {
             (route, wait) = after(route, way, &attempt, has_tunnel);
             if let Some(fault) = attempt.fault {
                 warn!(error = fault.text, "the connection is gone");
-                let about_time = match fault.cause {
+                let told = match fault.cause {
                     Cause::ServerTime => Some(Incoming::ServerOutOfTime),
                     Cause::Certificate => Some(Incoming::CertificateRefused),
+                    Cause::NotLetIn => Some(Incoming::NotLetIn),
                     _ => None,
                 };
-                if let Some(about_time) = about_time {
+                if let Some(told) = told {
                     // Where the loop is gone the next message finds that out.
-                    let _ = incoming.send(about_time).await;
+                    let _ = incoming.send(told).await;
                 }
                 match wait {
                     Wait::No => earlier = Some(fault),

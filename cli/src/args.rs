@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    apply, approve, claim, context, cordon, delete, describe, diagnose, drain, explain, get, inspect, keys, login,
-    pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
+    apply, approve, claim, context, cordon, decommission, delete, describe, diagnose, drain, explain, flash, get,
+    image, inspect, keys, login, pack, plan, predict, push, release, revoke, rollout, scale, trust, uncordon, whoami,
 };
 use crate::context::{Home, Session};
 use crate::error::Result;
@@ -53,8 +53,12 @@ enum Command {
     Trust(trust::Args),
     /// Make, list and revoke tokens by which devices enrol
     Claim(claim::Args),
+    /// Write an image to cards and drives, or list the drives
+    Flash(flash::Args),
     /// Let a device in that waits, or take one back that is held
     Approve(approve::Args),
+    /// Have a device remove its models and its key, and leave
+    Decommission(decommission::Args),
     /// Cut a device off for good
     Revoke(revoke::Args),
     /// Make a signed bundle of a model
@@ -65,6 +69,8 @@ enum Command {
     Push(push::Args),
     /// Sign, check, upload and show releases of the agent
     Release(release::Args),
+    /// Make a device's image, or put the agent into one that you have
+    Image(image::Args),
     /// Create or change deployments from YAML
     Apply(apply::Args),
     /// List things
@@ -105,12 +111,15 @@ impl Cli {
             Command::Keys(args) => keys::run(args, &session).await,
             Command::Trust(args) => trust::run(args, &session).await,
             Command::Claim(args) => claim::run(args, &session).await,
+            Command::Flash(args) => flash::run(args).await,
             Command::Approve(args) => approve::run(args, &session).await,
+            Command::Decommission(args) => decommission::run(args, &session).await,
             Command::Revoke(args) => revoke::run(args, &session).await,
             Command::Pack(args) => pack::run(args),
             Command::Inspect(args) => inspect::run(args, &session),
             Command::Push(args) => push::run(args, &session).await,
             Command::Release(args) => release::run(args, &session).await,
+            Command::Image(args) => image::run(args, &session),
             Command::Apply(args) => apply::run(args, &session).await,
             Command::Get(args) => get::run(args, &session).await,
             Command::Describe(args) => describe::run(args, &session).await,

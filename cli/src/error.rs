@@ -42,6 +42,11 @@ impl Failure {
         Self { sort: Sort::Quiet, ..Self::new("the output was closed") }
     }
 
+    /// The failure that another error is, after what was attempted.
+    pub fn of(what: impl std::fmt::Display, error: &(dyn StdError + 'static)) -> Self {
+        Self { text: format!("{what}: {}", chain(error)), hint: hint_for(error), sort: sort_of(error) }
+    }
+
     /// Sets the next move, in place of any more general one.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -101,11 +106,7 @@ pub trait Attempt<T> {
 
 impl<T, E: StdError + 'static> Attempt<T> for std::result::Result<T, E> {
     fn attempt<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T> {
-        self.map_err(|error| Failure {
-            text: format!("{}: {}", what().into(), chain(&error)),
-            hint: hint_for(&error),
-            sort: sort_of(&error),
-        })
+        self.map_err(|error| Failure::of(what().into(), &error))
     }
 }
 

@@ -121,6 +121,15 @@ impl Live {
         });
     }
 
+    /// Why it stands as it does, as far as it still does.
+    pub fn explains(&self, id: &DeviceId, standing: Standing, why: &str) {
+        self.change(id, |live| {
+            if live.standing == standing {
+                why.clone_into(&mut live.standing_why);
+            }
+        });
+    }
+
     /// Devices with a certificate of ours that nobody knows.
     pub fn strangers(&self) -> BTreeMap<DeviceId, Stranger> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -177,7 +186,8 @@ impl LiveDevice {
 
     /// Whether it may come, and is heard.
     pub fn is_let_in(&self) -> bool {
-        !checks::on(Check::EnrolledKey) || matches!(self.standing, Standing::Member | Standing::Cloned)
+        !checks::on(Check::EnrolledKey)
+            || matches!(self.standing, Standing::Member | Standing::Cloned | Standing::Leaving)
     }
 
     /// It went away; its session may go on for a moment.
@@ -265,6 +275,7 @@ mod tests {
             (Standing::Waiting, false),
             (Standing::Held, false),
             (Standing::Cloned, true),
+            (Standing::Leaving, true),
             (Standing::Member, true),
             (Standing::Revoked, false),
             // What was under way when it was revoked takes nothing back.

@@ -105,6 +105,8 @@ pub struct Nudges {
     pub planner: Notify,
     /// Something that devices should be told has changed.
     pub publisher: Arc<Notify>,
+    /// A device is to leave.
+    pub departures: Notify,
 }
 
 impl Plane {

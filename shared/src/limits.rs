@@ -104,3 +104,5 @@ pub fn clip(text: impl Into<String>) -> String {
     }
     text
 }
+/// Claims of named devices that are made at once.
+pub const CLAIMS_AT_A_TIME_MAX: usize = 1_000;

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-use muster_shared::command::{Command, Order};
+use muster_shared::command::{Command, Emptied, Order, SignedEmptied};
 use muster_shared::desired::{BlobRef, Desired, Resources, SignedDesired, SlotSpec};
 use muster_shared::director_time::DirectorTime;
 use muster_shared::hardware::{
@@ -39,6 +39,9 @@ macro_rules! each_message {
         $check!("trust-time", TrustUpdate::Time(envelope(b"time")));
         $check!("time", director_time());
         $check!("command", command());
+        $check!("command-decommission", Command { order: Order::Decommission, ..command() });
+        $check!("emptied", emptied());
+        $check!("emptied-signed", SignedEmptied(envelope(b"emptied")));
         $check!("call-command", Call { request: Request::Command(envelope(b"command")), ..call() });
         $check!("desired", desired(3));
         $check!("desired-signed", SignedDesired(envelope(b"desired")));
@@ -91,6 +94,15 @@ fn command() -> Command {
         nonce: Nonce([2; 16]),
         issued_ms: 1_700_000_000_000,
         order: Order::Diagnose,
+    }
+}
+
+fn emptied() -> Emptied {
+    Emptied {
+        fleet: "home".parse().unwrap(),
+        device: "edge-1".parse().unwrap(),
+        command: Nonce([5; 16]),
+        at_ms: 1_700_000_000_000,
     }
 }
 

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use muster_shared::checks::Check;
-use serde::Serialize;
+use muster_world::rows::{self, Row};
 
 use stage::{Ending, Stage, Template};
 
@@ -46,18 +46,6 @@ pub struct Attack {
     pub checks: &'static [Check],
     /// How it goes.
     pub play: Play,
-}
-
-/// One line of the table.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    ok: bool,
-    ours: Option<f64>,
-    peer: Option<f64>,
-    ratio: Option<f64>,
-    goal: String,
-    note: String,
 }
 
 fn main() -> ExitCode {
@@ -94,8 +82,7 @@ fn main() -> ExitCode {
         }
     });
     let rows = rows.into_inner().expect("no thread panics with it");
-    let good = !rows.is_empty() && rows.iter().all(|row| row.ok);
-    println!("{}", serde_json::json!({ "command": "attacks", "rows": rows }));
+    let good = rows::tell("attacks", &rows) == 0 && !rows.is_empty();
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -127,13 +114,5 @@ fn judge(attack: &Attack, template: &Template) -> Row {
         notes.push(if good { told } else { format!("NOT AS IT SHOULD BE {told}") });
     }
     let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-    Row {
-        name: attack.name.to_owned(),
-        ok,
-        ours: Some(seconds),
-        peer: None,
-        ratio: None,
-        goal: String::new(),
-        note: notes.join("\n"),
-    }
+    Row { ours: Some(seconds), ..Row::played(attack.name, ok, notes.join("\n")) }
 }

@@ -11,6 +11,7 @@ mod membership;
 mod names;
 mod network;
 mod outages;
+mod provisioning;
 mod refusals;
 mod releases;
 mod resilience;

@@ -235,3 +235,38 @@ fn the_printed_line_runs_what_was_signed_and_nothing_else() -> Result<()> {
     ensure!(!world.folder().join("made").exists(), "it leaves something behind");
     Ok(())
 }
+
+#[test]
+fn an_image_gets_no_agent_that_the_release_signers_do_not_stand_for() -> Result<()> {
+    let world = world(&[])?;
+    let files: &[(&str, ArtifactKind, &[u8])] = &[(THEIRS, Agent, b"\x7fELF for a board"), (OURS, Agent, b"\x7fELF")];
+    let make =
+        |name: &str, role: &str| Made::write(&world.folder().join(name), "9.0.0", files, &[&key_of(&world, role)?]);
+    let (image, stock) = (world.folder().join("edge.img"), world.folder().join("stock.img"));
+    fs::write(&stock, b"nobody looks at it")?;
+    let refused = |made: &Made, more: &[&str], why: &str| {
+        let (folder, image, stock) = (text(&made.folder)?, text(&image)?, text(&stock)?);
+        let build = ["image", "build", "--release", folder, "--output", image];
+        let patch = ["image", "patch", stock, "--factory", "--release", folder, "--output", image];
+        for command in [&build[..], &patch[..]] {
+            let told = refusal(muster(&world, command).args(more))?;
+            ensure!(told.contains(why), "{command:?}: {told}");
+        }
+        ensure!(!Path::new(image).exists(), "something was written");
+        Ok(())
+    };
+    refused(&make("role", "publisher")?, &[], "signed by a publisher's key")?;
+    let changed = make("changed", "release")?;
+    fs::write(changed.file(THEIRS, Agent), b"\x7fELF for a boarD")?;
+    refused(&changed, &[], "it has the SHA-256")?;
+    refused(
+        &changed,
+        &["--target", "armv7-unknown-linux-gnueabihf"],
+        "has no agent for armv7-unknown-linux-gnueabihf",
+    )?;
+    // Signed by this fleet's release key, and somebody else's root is believed.
+    let other = muster_tests::world(&[])?;
+    let roots = other.folder().join("roots.json");
+    fs::write(&roots, other.api("trust/roots")?.to_string())?;
+    refused(&make("good", "release")?, &["--root", text(&roots)?], "not signed by the release keys")
+}

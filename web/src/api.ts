@@ -206,6 +206,61 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/claims/named": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes a claim for each of many devices, all or none; their secrets are shown once. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["NewClaims"];
+                };
+            };
+            responses: {
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Claim"][];
+                    };
+                };
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/claims/{id}/revoke": {
         parameters: {
             query?: never;
@@ -986,6 +1041,66 @@ export interface paths {
                     };
                 };
                 404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/devices/{id}/decommission": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The device leaves the fleet: it gets nothing but the word to empty itself, and its key is revoked once it said
+         *     that it has. `departure` says so.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["Revoke"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["DeviceView"];
+                    };
+                };
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Problem"];
+                    };
+                };
+                409: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -3761,6 +3876,7 @@ export interface components {
             mayLabel?: string[];
             /** @description Whether a device may set any label. */
             mayLabelAnything?: boolean;
+            name?: components["schemas"]["DeviceId"] | null;
             /** @description Whether an operator lets each device in by hand. */
             needsApproval?: boolean;
             /**
@@ -3775,6 +3891,15 @@ export interface components {
             uses: number;
             /** @description Whether it counts no more: it was revoked, or made before the database went back to an earlier state. */
             void?: boolean;
+        };
+        /** @description A device that is to come. */
+        ClaimedDevice: {
+            /** @description Labels that it gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description The name that it gets, which nobody else gets meanwhile. */
+            name: components["schemas"]["DeviceId"];
         };
         /** @description A condition, as Kubernetes has them. */
         Condition: {
@@ -3827,6 +3952,12 @@ export interface components {
             replicasNeeded: number;
             /** @description The sum as a person would write it: `40/s × 25 core-ms = 1.0 core; ÷ (500m × 70 %) → 3 replicas`. */
             sentence: string;
+        };
+        /** @description A device that was told to empty itself. */
+        Departure: {
+            /** @description When an operator asked for it. */
+            askedMs: components["schemas"]["u64"];
+            confirmedMs?: components["schemas"]["u64"] | null;
         };
         /** @description The resource. */
         Deployment: {
@@ -3934,6 +4065,7 @@ export interface components {
             applied?: components["schemas"]["Generation"] | null;
             /** @description Whether the broker holds a connection of it. */
             connected: boolean;
+            departure?: components["schemas"]["Departure"] | null;
             desired?: components["schemas"]["Generation"] | null;
             desiredRefused?: components["schemas"]["DesiredRefused"] | null;
             /** @description When it was enrolled. */
@@ -4230,7 +4362,7 @@ export interface components {
          * @description What can happen in a fleet: on a device, or in the control plane.
          * @enum {string}
          */
-        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "throttling" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceRevoked" | "databaseRestored";
+        Happening: "desiredRefused" | "bundleRefused" | "chunkDiscarded" | "serving" | "rolledBack" | "workerCrashed" | "started" | "deviceLost" | "deviceReturned" | "replicaMoved" | "movesFrozen" | "movesResumed" | "rolloutStarted" | "rolloutWave" | "rolloutPaused" | "rolloutStopped" | "rolloutUndone" | "rolloutDone" | "trustRefused" | "trustChanged" | "distrusted" | "clock" | "throttling" | "enrolmentRefused" | "deviceEnrolled" | "deviceHeld" | "deviceLeaving" | "deviceRevoked" | "databaseRestored";
         /** @description What a machine is made of. */
         Hardware: {
             /**
@@ -4538,6 +4670,20 @@ export interface components {
              * @description How many devices it may enrol.
              */
             uses: number;
+        };
+        /** @description Asks for claims of one device each, whose names are known beforehand: all of them, or none. */
+        NewClaims: {
+            /** @description The devices, at most [`crate::limits::CLAIMS_AT_A_TIME_MAX`]. */
+            devices: components["schemas"]["ClaimedDevice"][];
+            /** @description Whether an operator lets each device in by hand. */
+            needsApproval?: boolean;
+            /** @description Whether open claims for the same names end; else the names are refused. */
+            replace?: boolean;
+            /**
+             * Format: int64
+             * @description How long the claims live, in seconds.
+             */
+            ttlSeconds: number;
         };
         /** @description Changes one's own password: the body of `PUT /password`. */
         NewPassword: {
@@ -4882,7 +5028,7 @@ export interface components {
          * @description Whether a device is one of the fleet.
          * @enum {string}
          */
-        Standing: "member" | "waiting" | "held" | "cloned" | "revoked";
+        Standing: "member" | "waiting" | "held" | "cloned" | "leaving" | "revoked";
         /** @description What is. */
         Status: {
             /**

@@ -2,8 +2,10 @@
 
 mod attacks;
 mod bench;
+mod boot;
 mod build;
 mod cache;
+mod cards;
 mod clients;
 mod cross;
 mod dashboard;
@@ -11,6 +13,7 @@ mod demo;
 mod installer;
 mod measure;
 mod release;
+mod report;
 mod setup;
 mod shell;
 mod sim;
@@ -54,6 +57,14 @@ enum Command {
     Release(release::Options),
     /// Play the line that installs and enrols on clean Debian systems
     Installer(installer::Options),
+    /// Build an image, start a machine from it in an emulator, and ask the model that it serves
+    Boot(boot::Options),
+    /// `muster flash` with a USB stick, an SD card and drives that fail, in an emulated machine
+    Cards {
+        /// Install missing system packages without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// Take the pictures of the dashboard that the README shows
     Screenshots,
     /// Idle memory and binary size of the agent, as docs/figures.md records them
@@ -81,6 +92,9 @@ fn main() -> ExitCode {
         Command::Cross(options) => cross::run(&options),
         Command::Release(options) => release::run(&options),
         Command::Installer(options) => installer::run(&options),
+        Command::Boot(options) => boot::run(&options),
+        // `--yes` is looked for where packages are installed.
+        Command::Cards { yes: _ } => cards::run(),
         Command::Screenshots => dashboard::screenshots(),
         Command::Measure => measure::run(),
         Command::Bench(bench) => bench::run(&bench),

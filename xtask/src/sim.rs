@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::Args;
-use serde::Serialize;
+use muster_world::rows::{self, Row};
 
 /// Which seeds.
 #[derive(Debug, Args)]
@@ -22,20 +21,6 @@ pub struct Options {
     devices: usize,
 }
 
-/// The last line, for programs.
-#[derive(Serialize)]
-struct Outcome {
-    command: &'static str,
-    rows: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    ok: bool,
-    note: String,
-}
-
 /// Runs the seeds; an error unless every one converges.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(options.devices > 0, "a fleet has at least one device");
@@ -44,9 +29,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => 0..options.seeds,
     };
     let rows: Vec<Row> = on_every_core(seeds, options).into_values().collect();
-    let failed = rows.iter().filter(|row| !row.ok).count();
-    println!("\n{} seeds, {failed} failed", rows.len());
-    println!("{}", serde_json::to_string(&Outcome { command: "sim", rows }).context("no JSON")?);
+    println!("\n{} seeds, {} failed", rows.len(), rows.iter().filter(|row| !row.ok).count());
+    let failed = rows::tell("sim", &rows);
     anyhow::ensure!(failed == 0, "{failed} seeds did not converge");
     Ok(())
 }
@@ -86,11 +70,11 @@ fn row(seed: u64, run: Result<muster_sim::Summary, String>, devices: usize) -> R
                 summary.signed,
                 happened.join(", ")
             );
-            Row { name, ok: true, note }
+            Row::played(name, true, note)
         }
         Err(error) => {
             let repeat = format!("cargo xtask sim --seed {seed} --devices {devices}");
-            Row { name, ok: false, note: format!("{error}\nrepeat it with `{repeat}`") }
+            Row::played(name, false, format!("{error}\nrepeat it with `{repeat}`"))
         }
     }
 }

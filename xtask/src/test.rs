@@ -64,7 +64,7 @@ const TIERS: [(&str, Tier); 13] = [
         // A token to sign with.
         setup::program("softhsm2-util", "softhsm2")?;
         // Everything but the simulation, and the stories, which need the programs.
-        let names = ["wire", "ed25519", "cli", "fleet", "keys", "story", "sandbox"];
+        let names = ["wire", "ed25519", "cli", "flash", "fleet", "keys", "story", "sandbox", "scripts"];
         let tests: Vec<&str> = names.iter().flat_map(|name| ["--test", name]).collect();
         for selected in [&["--lib", "--bins"][..], &tests[..], &["--doc"]] {
             build::cargo(&[&["test", "--quiet", "--workspace"], selected].concat(), &[])?;

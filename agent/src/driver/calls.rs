@@ -19,6 +19,8 @@ use rumqttc::QoS;
 use tokio::time::timeout;
 
 use super::Driver;
+use super::leaving::Leaving;
+use crate::departure::Told;
 use crate::diagnosis;
 use crate::doors::Doors;
 use crate::doors::http::{Answer, Ask, JSON_BYTES};
@@ -30,12 +32,22 @@ const CALLS_MAX: usize = 256;
 
 impl Driver {
     /// A call that asks for something else than a prediction: only a director's word counts.
-    fn commanded(&mut self, id: Nonce, envelope: &Envelope) -> Option<Answer> {
+    fn commanded(&mut self, id: Nonce, reply_to: &InstanceId, envelope: &Envelope) -> Option<Answer> {
         match self.agent.command(envelope, id) {
             // Counted apart from other calls, which anybody on the broker can make until this id is forgotten.
             Ok(_) if !self.commands.is_new(id) => None,
             Ok(Order::Diagnose) => {
                 Some(Answer::json(StatusCode::OK, &diagnosis::of(&self.agent, self.time.steady_ms())))
+            }
+            Ok(Order::Decommission) if checks::on(Check::OwnerLimits) && !self.config.decommission_from_plane => {
+                let text = "this device's owner does not let the control plane take it out of its fleet \
+                            (limits.decommission-from-plane)";
+                Some(Answer::error(StatusCode::FORBIDDEN, text))
+            }
+            // Answered once it is done.
+            Ok(Order::Decommission) => {
+                self.leaving = Some(Leaving::Told(Told { command: id, reply_to: reply_to.clone() }));
+                None
             }
             Err(error) => {
                 let text = format!("a command was not believed: {error}");
@@ -45,7 +57,7 @@ impl Driver {
         }
     }
 
-    fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
+    pub(super) fn answer(&self, id: Nonce, reply_to: InstanceId, answer: Answer) {
         if let Ok(bytes) = encoded(id, answer) {
             self.effects.mqtt.send(Leaf::Reply(reply_to), QoS::AtLeastOnce, bytes);
         }
@@ -54,7 +66,7 @@ impl Driver {
     pub(super) fn called(&mut self, call: Call) {
         let request = match call.request {
             Request::Command(envelope) => {
-                if let Some(answer) = self.commanded(call.id, &envelope) {
+                if let Some(answer) = self.commanded(call.id, &call.reply_to, &envelope) {
                     self.answer(call.id, call.reply_to, answer);
                 }
                 return;
@@ -125,7 +137,7 @@ impl Default for Calls {
 }
 
 impl Calls {
-    fn is_new(&mut self, id: Nonce) -> bool {
+    pub(super) fn is_new(&mut self, id: Nonce) -> bool {
         if checks::on(Check::CallOnce) && self.seen.contains(&id) {
             return false;
         }

@@ -14,11 +14,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
+use super::leaving::Leaving;
 use super::restore::{owner_limits, restore};
 use super::{Calls, Driver, HELLO_EVERY};
 use crate::config::Config;
+use crate::departure;
 use crate::doors::oip::OipDoor;
 use crate::doors::{Doors, local_mqtt, server};
 use crate::effects::Effects;
@@ -31,6 +33,7 @@ use crate::mqtt::{self, Connect, Mqtt};
 use crate::network::line::Lines;
 use crate::network::route::{Mode, Way};
 use crate::outside::{Steady, Timekeeper, random};
+use crate::release;
 use crate::renewal::Renewal;
 use crate::status::StatusKeeper;
 use crate::store::Store;
@@ -57,11 +60,25 @@ pub struct Run {
     pub ready_file: Option<PathBuf>,
 }
 
-/// Runs the agent until `stop`.
-pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
+/// Why it runs no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It is in no fleet: it never was, or has left.
+    InNoFleet,
+}
+
+/// Runs the agent until `stop`, or until it has left its fleet.
+pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<Ended> {
     let config = options.config;
-    let enrolment = identity::enrolment(&config.data)?
-        .context("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it")?;
+    let emptied_before =
+        departure::resume(&config.data).context("this device was leaving its fleet, and cannot go on with it")?;
+    let Some(enrolment) = identity::enrolment(&config.data)? else {
+        error!("this device is not enrolled; `muster-agent enrol --url … --claim … --data …` does it");
+        return Ok(Ended::InNoFleet);
+    };
+    release::note_running(&config.data);
     let key = Arc::new(DeviceKey::open_or_make(&config.data)?);
     let journal = Arc::new(Journal::open(&config.data).context("is another agent running on this data?")?);
     let (inbox, events) = mpsc::channel(INBOX_MAX);
@@ -82,7 +99,7 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
     }
 
     let store = open_store(&config.data, inbox.clone())?;
-    let (incoming_sender, incoming) = mpsc::channel(mqtt::INCOMING_MAX);
+    let (incoming_sender, mut incoming) = mpsc::channel(mqtt::INCOMING_MAX);
     let steady = Steady::start();
     let bound_ms = identity::time_bound(&config.data, &enrolment);
     let clock = Clock::new(bound_ms, steady.now_ms());
@@ -145,6 +162,8 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         reports: 0,
         calls: Calls::default(),
         commands: Calls::default(),
+        emptied_before,
+        leaving: None,
         report_due: None,
         hello_due: Instant::now() + HELLO_EVERY,
     };
@@ -157,12 +176,25 @@ pub async fn run(options: Run, stop: CancellationToken) -> anyhow::Result<()> {
         identity::write_durably(path, &serde_json::to_vec(&ready)?, 0o644)?;
     }
     info!(device = %driver.enrolment.device, %door, "the agent runs");
-    driver.pump(events, incoming, stop).await;
+    driver.pump(events, &mut incoming, stop.clone()).await;
+    let leaves = driver.leaving.take();
+    let ended = if leaves.is_some() { Ended::InNoFleet } else { Ended::Stopped };
+    if let Some(Leaving::Told(told)) = leaves {
+        driver.leave(told, &mut incoming).await?;
+    }
+    stop.cancel();
     // It notes that the agent does not run any more.
     let _ = timeout(Duration::from_secs(1), connecting).await;
     // Doors finish what they have, within a bound.
     let _ = timeout(Duration::from_secs(2), open).await;
-    Ok(())
+    if ended == Ended::InNoFleet {
+        let data = driver.config.data.clone();
+        // Whatever writes there has ended by now, or has nothing more to write.
+        drop((driver, incoming));
+        departure::finish(&data).context("cannot remove this device's key")?;
+        info!("this device has left its fleet; `muster-agent enrol` with a new claim takes it into one again");
+    }
+    Ok(ended)
 }
 
 fn open_store(data: &Path, inbox: mpsc::Sender<Event>) -> anyhow::Result<Store> {

@@ -31,7 +31,9 @@ const LOOKUPS_MAX: usize = 4;
 const ADDRESSES_MAX: usize = 8;
 /// Names whose addresses are remembered: the API's, the broker's, the tunnel's, and their successors.
 const REMEMBERED_MAX: usize = 8;
-/// The file of them.
+/// Where they are remembered, below the data.
+pub const FILE: &str = "addresses.json";
+/// That file.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Finds addresses.
@@ -56,7 +58,7 @@ pub struct Found {
 impl Resolver {
     /// With what an earlier run remembered below `data`.
     pub fn open(data: &Path) -> Self {
-        let file = data.join("addresses.json");
+        let file = data.join(FILE);
         let remembered = match read(&file) {
             Ok(remembered) => remembered,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),

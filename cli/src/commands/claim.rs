@@ -1,6 +1,7 @@
 //! `muster claim`: tokens by which devices enrol, and the factory list. The server gives a token's id and
 //! secret; what the device is to believe in comes from what is pinned here, never from the server.
 
+mod bulk;
 pub mod factory;
 
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Make a claim and print its token
-    New(New),
+    New(Box<New>),
     /// List the claims
     List {
         /// How to print
@@ -73,7 +74,7 @@ struct New {
     /// Let no device in before `muster approve DEVICE`
     #[arg(long)]
     needs_approval: bool,
-    /// Write the token to a file that only you can read
+    /// Write the token to a file that only you can read; of many devices: the folder for claims and labels
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print a line that installs the agent's package on a Debian machine and enrols it: for a shell there
@@ -82,6 +83,8 @@ struct New {
     /// The release that the line installs; by default the one that the control plane offers
     #[arg(long, value_name = "VERSION", requires = "install")]
     release: Option<ReleaseVersion>,
+    #[command(flatten)]
+    many: bulk::Many,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -106,6 +109,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         Command::Revoke { id } => return revoke(&id, session).await,
         Command::Factory(command) => return factory::run(command, session).await,
     };
+    if new.many.is_asked() {
+        return bulk::run(&new, session).await;
+    }
     let (_, context) = session.context()?;
     // Without a root no device could believe anything: said before anything is made.
     let root = context.pinned_root()?;
@@ -113,13 +119,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if seconds == 0 {
         return Err(Failure::new("a claim must live for a second at least").hint("say for instance --ttl 1h"));
     }
-    let mut labels = Labels::from_iter(new.labels.clone());
-    if let Some(site) = &new.site {
-        let key = SITE_LABEL.parse::<LabelText>().attempt(|| "cannot name the site")?;
-        if labels.insert(key, site.clone()).is_some_and(|other| other != *site) {
-            return Err(Failure::new("the claim names two sites").hint("give --site or --label site=…, not both"));
-        }
-    }
+    let labels = labels(&new)?;
     let asked = NewClaim {
         uses: new.uses,
         ttl_seconds: seconds,
@@ -150,6 +150,18 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     };
     let line = release.map(|release| spell(&context, &release, root.digest, &token));
     tell(&new, &context, &claim, (&token.to_string(), line.transpose()?.as_deref()))
+}
+
+/// The labels that the flags name.
+fn labels(new: &New) -> Result<Labels> {
+    let mut labels = Labels::from_iter(new.labels.clone());
+    if let Some(site) = &new.site {
+        let key = SITE_LABEL.parse::<LabelText>().attempt(|| "cannot name the site")?;
+        if labels.insert(key, site.clone()).is_some_and(|other| other != *site) {
+            return Err(Failure::new("the claim names two sites").hint("give --site or --label site=…, not both"));
+        }
+    }
+    Ok(labels)
 }
 
 async fn revoke(id: &str, session: &Session) -> Result<()> {
@@ -216,7 +228,8 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn label(text: &str) -> Result<(LabelText, LabelText), String> {
+/// A label as it is typed.
+pub fn label(text: &str) -> Result<(LabelText, LabelText), String> {
     let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
     let part = |part: &str| part.parse::<LabelText>().map_err(|error| error.to_string());
     Ok((part(key)?, part(value)?))

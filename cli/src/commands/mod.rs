@@ -6,6 +6,8 @@ pub mod whoami;
 
 pub mod approve;
 pub mod claim;
+pub mod decommission;
+pub mod flash;
 pub mod floor;
 pub mod keys;
 pub mod revoke;
@@ -15,6 +17,8 @@ pub mod inspect;
 pub mod pack;
 pub mod push;
 pub mod release;
+
+pub mod image;
 
 pub mod apply;
 pub mod delete;

@@ -5,10 +5,10 @@ use muster_shared::api::ClaimView;
 use super::{Item, Kind, labels, unknown};
 use crate::client::Client;
 use crate::error::{Attempt as _, Result};
-use crate::output::{date, now_ms};
+use crate::output::{date, now_ms, or_dash};
 
 pub const HEADER: &[&str] = &["ID", "USED", "STATE", "EXPIRES", "LABELS"];
-pub const HEADER_WIDE: &[&str] = &["MAY LABEL", "APPROVAL"];
+pub const HEADER_WIDE: &[&str] = &["FOR", "MAY LABEL", "APPROVAL"];
 
 pub async fn fetch(client: &Client, only: Option<&str>, wide: bool) -> Result<Vec<Item>> {
     let mut all: Vec<ClaimView> = client.get("/claims").await.attempt(|| "cannot list the claims")?;
@@ -39,6 +39,7 @@ fn item(claim: &ClaimView, wide: bool) -> Result<Item> {
         labels(&claim.labels),
     ];
     if wide {
+        row.push(or_dash(claim.name.as_ref()));
         let named = claim.may_label.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         row.push(match (claim.may_label_anything, named.is_empty()) {
             (true, _) => "anything".to_owned(),

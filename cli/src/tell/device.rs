@@ -13,6 +13,10 @@ pub fn state(device: &DeviceView, now_ms: UnixMs) -> String {
         Standing::Waiting => Some("waiting"),
         Standing::Held => Some("held"),
         Standing::Cloned => Some("cloned"),
+        Standing::Leaving => Some("leaving"),
+        Standing::Revoked if device.departure.as_ref().is_some_and(|it| it.confirmed_ms.is_some()) => {
+            Some("left, empty")
+        }
         Standing::Revoked => Some("revoked"),
     };
     if let Some(word) = standing {
@@ -74,6 +78,9 @@ pub mod tests {
             (json!({"connected": false}), "silent"),
             (json!({"standing": "revoked", "connected": false}), "revoked"),
             (json!({"standing": "cloned"}), "cloned"),
+            (json!({"standing": "leaving", "departure": {"askedMs": 5}}), "leaving"),
+            (json!({"standing": "revoked", "departure": {"askedMs": 5}}), "revoked"),
+            (json!({"standing": "revoked", "departure": {"askedMs": 5, "confirmedMs": 6}}), "left, empty"),
             (json!({"connected": false, "silentSinceMs": 1000, "schedule": "draining"}), "draining, silent 12s"),
         ] {
             assert_eq!(state(&device(fields), 13_000), text);

@@ -1,11 +1,11 @@
 //! Claims: the right to enrol a number of devices, each spent by a key.
 
-use muster_shared::Digest;
 use muster_shared::api::ClaimView;
 use muster_shared::id::{LabelText, Labels, UnixMs};
+use muster_shared::{DeviceId, Digest};
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
-use super::{DbError, all, big, digest, execute, json, one, to_json, unsigned};
+use super::{DbError, all, big, digest, execute, json, name, one, to_json, unsigned};
 
 /// A claim as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct ClaimRecord {
     pub expires_ms: UnixMs,
     /// What it allows.
     pub terms: Terms,
+    /// The name that its device gets.
+    pub name: Option<DeviceId>,
     /// Whether it counts no more.
     pub void: bool,
 }
@@ -48,13 +50,15 @@ struct Row {
     may_label: Option<String>,
     anything: Option<i64>,
     needs_approval: Option<i64>,
+    device: Option<String>,
     ended_ms: Option<i64>,
 }
 
 /// The count is asked for where it is shown; whoever enrols reads the keys themselves.
 const COLUMNS: &str = "SELECT claims.id AS id, secret_sha256, uses, labels, expires_ms, may_label, anything, \
-                       needs_approval, claim_ends.at_ms AS ended_ms";
+                       needs_approval, claim_names.device AS device, claim_ends.at_ms AS ended_ms";
 const TABLES: &str = "FROM claims LEFT JOIN claim_terms ON claim_terms.claim = claims.id \
+                      LEFT JOIN claim_names ON claim_names.claim = claims.id \
                       LEFT JOIN claim_ends ON claim_ends.claim = claims.id";
 
 #[derive(FromQueryResult)]
@@ -82,7 +86,27 @@ pub async fn insert(db: &impl ConnectionTrait, claim: &ClaimRecord, now_ms: Unix
         i64::from(claim.terms.anything).into(),
         i64::from(claim.terms.needs_approval).into(),
     ];
-    execute(db, "store what a claim allows", sql, values).await.map(drop)
+    execute(db, "store what a claim allows", sql, values).await?;
+    let Some(device) = &claim.name else { return Ok(()) };
+    let sql = "INSERT INTO claim_names (claim, device) VALUES ($1, $2)";
+    let values = [claim.id.to_vec().into(), device.as_str().into()];
+    execute(db, "store the name of a device to come", sql, values).await.map(drop)
+}
+
+/// The claims by which a device of this name may still come.
+pub async fn open_for(db: &impl ConnectionTrait, device: &DeviceId, now_ms: UnixMs) -> Result<Vec<[u8; 8]>, DbError> {
+    #[derive(FromQueryResult)]
+    struct Open {
+        id: Vec<u8>,
+    }
+    let doing = "look up who is to have a name";
+    let sql = "SELECT claims.id AS id FROM claim_names JOIN claims ON claims.id = claim_names.claim \
+               WHERE claim_names.device = $1 AND claims.expires_ms > $2 \
+               AND NOT EXISTS (SELECT 1 FROM claim_ends WHERE claim_ends.claim = claims.id) \
+               AND NOT EXISTS (SELECT 1 FROM claim_keys WHERE claim_keys.claim = claims.id)";
+    let rows: Vec<Open> = all(db, doing, sql, [device.as_str().into(), big(now_ms).into()]).await?;
+    let id = |row: Open| row.id.try_into().map_err(|_| DbError::corrupt(doing, "an id of the wrong length"));
+    rows.into_iter().map(id).collect()
 }
 
 /// The claim with this id.
@@ -106,6 +130,7 @@ fn record(doing: &'static str, row: Row) -> Result<ClaimRecord, DbError> {
             anything: row.anything.is_none_or(|anything| anything != 0),
             needs_approval: row.needs_approval.is_some_and(|needs| needs != 0),
         },
+        name: row.device.map(|text| name(doing, &text)).transpose()?,
         void: row.ended_ms.is_some(),
     })
 }
@@ -125,6 +150,7 @@ pub async fn list(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<ClaimView
             id: hex::encode(claim.id),
             uses: claim.uses.try_into().unwrap_or(u32::MAX),
             used,
+            name: claim.name,
             expires_ms: claim.expires_ms,
             labels: claim.labels,
             may_label: claim.terms.may_label,
@@ -171,7 +197,7 @@ pub async fn spend(db: &impl ConnectionTrait, claim: [u8; 8], key: Digest, now_m
 /// Forgets claims that ended before `before_ms`; the devices they enrolled stay.
 pub async fn forget(db: &impl ConnectionTrait, before_ms: UnixMs) -> Result<u64, DbError> {
     let ended = "SELECT id FROM claims WHERE expires_ms < $1";
-    for table in ["claim_keys", "claim_terms", "claim_ends"] {
+    for table in ["claim_keys", "claim_terms", "claim_names", "claim_ends"] {
         let sql = format!("DELETE FROM {table} WHERE claim IN ({ended})");
         execute(db, "forget what belongs to old claims", &sql, [big(before_ms).into()]).await?;
     }

@@ -159,6 +159,7 @@ pub async fn forget(db: &impl ConnectionTrait, id: &DeviceId) -> Result<(), DbEr
         "DELETE FROM placement_notes WHERE device = $1",
         "DELETE FROM desired WHERE device = $1",
         "DELETE FROM standings WHERE device = $1",
+        "DELETE FROM departures WHERE device = $1",
     ] {
         execute(db, "forget a device", sql, [id.as_str().into()]).await?;
     }

@@ -9,6 +9,7 @@ pub mod schema;
 
 pub mod bundles;
 pub mod claims;
+pub mod departures;
 pub mod deployments;
 pub mod desired;
 pub mod devices;

@@ -19,6 +19,7 @@ impl MigratorTrait for State {
             Box::new(Members),
             Box::new(Floors),
             Box::new(Releases),
+            Box::new(Provisioning),
         ]
     }
 }
@@ -346,6 +347,39 @@ impl MigrationTrait for Releases {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration("releases cannot be taken out again".to_owned()))
+    }
+}
+
+struct Provisioning;
+
+impl MigrationName for Provisioning {
+    fn name(&self) -> &str {
+        "state_0007_provisioning"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Provisioning {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [
+            // The names of devices that are to come.
+            table("claim_names", ["claim"], vec![blob("claim"), text("device")]),
+            // Devices that were told to empty themselves, and when they said that they had.
+            table(
+                "departures",
+                ["device"],
+                vec![text("device"), text("reason"), big_integer("asked_ms"), big_integer_null("confirmed_ms")],
+            ),
+        ] {
+            manager.create_table(table).await?;
+        }
+        let index =
+            Index::create().if_not_exists().name("claim_names_device").table("claim_names").col("device").to_owned();
+        manager.create_index(index).await
+    }
+
+    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration("names of devices to come cannot be taken out again".to_owned()))
     }
 }
 

@@ -22,6 +22,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Orders a device to do something, and waits for what it says.
 pub async fn order(plane: &Plane, device: &DeviceId, order: Order) -> Result<Answer, GatewayError> {
+    order_within(plane, device, order, DEADLINE).await.map(|(_, answer)| answer)
+}
+
+/// The same with a deadline; gives the command's id, too.
+pub async fn order_within(
+    plane: &Plane,
+    device: &DeviceId,
+    order: Order,
+    deadline: Duration,
+) -> Result<(Nonce, Answer), GatewayError> {
     let not_there = |reason: &str| GatewayError::NotThere { device: device.clone(), reason: reason.to_owned() };
     let live = plane.live.get(device).filter(|live| live.connected).ok_or_else(|| not_there("is not connected"))?;
     let hello = live.hello.ok_or_else(|| not_there("is connected but has yet to say hello"))?;
@@ -46,15 +56,15 @@ pub async fn order(plane: &Plane, device: &DeviceId, order: Order) -> Result<Ans
     let call = Call {
         id,
         reply_to: plane.instance.clone(),
-        deadline_ms: DEADLINE.as_millis().try_into().unwrap_or(u32::MAX),
+        deadline_ms: deadline.as_millis().try_into().unwrap_or(u32::MAX),
         request: Request::Command(plane.director.sign(payload_type::COMMAND, payload)),
     };
     plane.send(device, Leaf::Call, &call, QoS::AtLeastOnce).await;
-    match timeout(DEADLINE, answer).await {
+    match timeout(deadline, answer).await {
         Ok(Ok(Reply { version, status, json_bytes, body, .. })) => {
-            Ok(Answer { device: device.clone(), version, status, json_bytes, body })
+            Ok((id, Answer { device: device.clone(), version, status, json_bytes, body }))
         }
         Ok(Err(_)) => Err(GatewayError::Gone(device.clone())),
-        Err(_) => Err(GatewayError::Late(device.clone(), DEADLINE)),
+        Err(_) => Err(GatewayError::Late(device.clone(), deadline)),
     }
 }

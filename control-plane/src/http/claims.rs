@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use muster_shared::Digest;
 use muster_shared::api::members::{FactoryKey, FactoryView};
-use muster_shared::api::{Claim, ClaimView, NewClaim, Problem};
+use muster_shared::api::{Claim, ClaimView, NewClaim, NewClaims, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -25,6 +25,7 @@ const LISTED_CLAIMS_MAX: u64 = 10_000;
 pub fn routes() -> OpenApiRouter<Arc<Plane>> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
+        .routes(routes!(create_named))
         .routes(routes!(revoke))
         .routes(routes!(factory_list, factory_add))
         .routes(routes!(factory_remove))
@@ -39,6 +40,17 @@ async fn create(
 ) -> Result<(StatusCode, Json<Claim>), ApiError> {
     let claim = enrol::new_claim(&plane, &asked).await?;
     Ok((StatusCode::CREATED, Json(claim)))
+}
+
+/// Makes a claim for each of many devices, all or none; their secrets are shown once.
+#[utoipa::path(post, path = "/claims/named", tag = "devices", request_body = NewClaims,
+    responses((status = 201, body = Vec<Claim>), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn create_named(
+    State(plane): State<Arc<Plane>>,
+    ApiJson(asked): ApiJson<NewClaims>,
+) -> Result<(StatusCode, Json<Vec<Claim>>), ApiError> {
+    let claims = enrol::new_claims(&plane, &asked).await?;
+    Ok((StatusCode::CREATED, Json(claims)))
 }
 
 /// The claims, the newest first.

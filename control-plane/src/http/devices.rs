@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use muster_shared::api::Problem;
 use muster_shared::api::dashboard::History;
 use muster_shared::api::fleet::{DeviceView, ModelView, Schedule};
-use muster_shared::api::members::{Revoke, Standing};
+use muster_shared::api::members::{Departure, Revoke, Standing};
 use muster_shared::command::Order;
 use muster_shared::id::Generation;
 use muster_shared::limits::clip;
@@ -24,7 +24,7 @@ use crate::chunk_server::ChunkCount;
 use crate::db::devices::DeviceRecord;
 use crate::db::{self, DbError};
 use crate::gateway::commands;
-use crate::live::Stranger;
+use crate::live::{LiveDevice, Stranger};
 use crate::now_ms;
 use crate::plane::Plane;
 use crate::status::Facts;
@@ -41,6 +41,7 @@ pub fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(list))
         .routes(routes!(get, forget))
         .routes(routes!(approve))
+        .routes(routes!(decommission))
         .routes(routes!(revoke))
         .routes(routes!(chunks))
         .routes(routes!(history))
@@ -82,6 +83,7 @@ fn stranger_view((id, stranger): (DeviceId, Stranger)) -> DeviceView {
             "it has a certificate of this control plane, whose database does not know it; `muster approve` takes it back"
                 .to_owned(),
         ),
+        departure: None,
         last_seen_ms: Some(stranger.last_seen_ms),
         enrolled_ms: stranger.last_seen_ms,
         fingerprint: stranger.key.fingerprint(),
@@ -108,6 +110,20 @@ async fn approve(
     ApiPath(id): ApiPath<DeviceId>,
 ) -> Result<Json<DeviceView>, ApiError> {
     members::approve(&plane, &id).await?;
+    get(State(plane), ApiPath(id)).await
+}
+
+/// The device leaves the fleet: it gets nothing but the word to empty itself, and its key is revoked once it said
+/// that it has. `departure` says so.
+#[utoipa::path(post, path = "/devices/{id}/decommission", tag = "devices", params(("id" = String, Path)),
+    request_body = Revoke,
+    responses((status = 200, body = DeviceView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn decommission(
+    State(plane): State<Arc<Plane>>,
+    ApiPath(id): ApiPath<DeviceId>,
+    ApiJson(asked): ApiJson<Revoke>,
+) -> Result<Json<DeviceView>, ApiError> {
+    members::decommission(&plane, &id, &asked.reason).await?;
     get(State(plane), ApiPath(id)).await
 }
 
@@ -231,13 +247,21 @@ pub(super) struct Known {
     hosts: BTreeMap<DeviceId, HostSample>,
     models: BTreeMap<DeviceId, Vec<ModelView>>,
     desired: BTreeMap<DeviceId, (Generation, Digest)>,
+    standings: BTreeMap<DeviceId, (Standing, String)>,
+    departures: BTreeMap<DeviceId, Departure>,
     /// What statuses follow from.
     pub(super) facts: Facts,
 }
 
 impl Known {
     pub(super) async fn read(plane: &Plane) -> Result<Self, DbError> {
+        // Before the departures: who is revoked by then because it is empty has said so.
+        let stands = |live: &LiveDevice| (live.standing, live.standing_why.clone());
+        let standings =
+            plane.live.read(|devices| devices.iter().map(|(id, live)| (id.clone(), stands(live))).collect());
         Ok(Self {
+            standings,
+            departures: db::departures::list(plane.db.read()).await?,
             hosts: db::telemetry::hosts(plane.telemetry.connection()).await?,
             models: db::telemetry::models(plane.telemetry.connection()).await?,
             desired: db::desired::generations(plane.db.read()).await?,
@@ -248,6 +272,7 @@ impl Known {
     /// One device as people see it; each is asked for once.
     pub(super) fn view(&mut self, plane: &Plane, record: DeviceRecord) -> DeviceView {
         let live = plane.live.get(&record.id);
+        let (standing, standing_why) = self.standings.remove(&record.id).unwrap_or((Standing::Member, String::new()));
         let reported = record.reported;
         let mut labels: id::Labels = reported.as_ref().map(|it| it.facts.labels.clone()).unwrap_or_default();
         labels.extend(record.labels);
@@ -265,9 +290,10 @@ impl Known {
         DeviceView {
             silent_since_ms: silence.map(|silence| silence.since_ms),
             schedule: record.schedule,
-            standing: live.as_ref().map_or(Standing::Member, |live| live.standing),
-            standing_why: live.as_ref().map(|live| live.standing_why.clone()).filter(|why| !why.is_empty()),
+            standing,
+            standing_why: Some(standing_why).filter(|why| !why.is_empty()),
             connected: live.as_ref().is_some_and(|live| live.connected),
+            departure: self.departures.remove(&record.id),
             last_seen_ms: live.and_then(|live| live.last_seen_ms).max(record.last_seen_ms),
             enrolled_ms: record.enrolled_ms,
             fingerprint: record.key.fingerprint(),

@@ -239,7 +239,13 @@ impl From<EnrolError> for ApiError {
             ),
             EnrolError::AlreadyEnrolled(_) => with(StatusCode::CONFLICT)
                 .hint("enrol it without a name, or start with an empty data folder for a new key"),
-            EnrolError::TooManyLabels | EnrolError::BadClaim => with(StatusCode::UNPROCESSABLE_ENTITY),
+            EnrolError::NameReserved(_) => with(StatusCode::CONFLICT).hint(
+                "use another name; or end that claim: `muster claim list`, `muster claim revoke ID`, or \
+                 `muster claim new --replace`",
+            ),
+            EnrolError::TooManyLabels | EnrolError::BadClaim | EnrolError::NameTwice(_) | EnrolError::HowMany => {
+                with(StatusCode::UNPROCESSABLE_ENTITY)
+            }
             EnrolError::NotTheDevice => {
                 with(StatusCode::FORBIDDEN).hint("enrol the device again with a new claim: `muster claim new`")
             }
@@ -255,6 +261,8 @@ impl From<MemberError> for ApiError {
         match error {
             MemberError::Unknown(_) => with(StatusCode::NOT_FOUND).hint("see `muster get devices`"),
             MemberError::NothingToApprove(_) => with(StatusCode::CONFLICT).hint("see `muster get devices`"),
+            MemberError::CannotBeTold(_) => with(StatusCode::CONFLICT)
+                .hint("`muster revoke` cuts it off without that; `muster approve` lets it in first"),
             MemberError::IsRevoked(_) => with(StatusCode::CONFLICT).hint(
                 "free its name with `muster delete device`, and enrol the machine anew with an empty data folder",
             ),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use muster_shared::DeviceId;
 
-use super::error::ApiError;
+use super::error::{ApiError, ApiPath};
 use crate::plane::Plane;
 
 /// What a browser may load and run for this page: what came from here, nothing inline.
@@ -38,6 +39,7 @@ include!(concat!(env!("OUT_DIR"), "/page.rs"));
 pub fn routes() -> Router<Arc<Plane>> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| index(FILES, &headers)))
+        .route("/d/{device}", get(device))
         .route("/favicon.svg", get(file))
         .route("/assets/{name}", get(file))
 }
@@ -51,6 +53,11 @@ fn index(files: &'static [File], headers: &HeaderMap) -> Response {
             response
         }
     }
+}
+
+/// The address on a device's label: it leads to the device's page.
+async fn device(ApiPath(id): ApiPath<DeviceId>) -> Redirect {
+    Redirect::to(&format!("/#/devices/{id}"))
 }
 
 async fn file(uri: Uri, headers: HeaderMap) -> Response {
@@ -129,6 +136,13 @@ mod tests {
             assert!(!POLICY.contains("unsafe"));
         }
         assert_eq!(answer(&PAGE[1], &HeaderMap::new()).headers()[header::CACHE_CONTROL], FOR_EVER);
+    }
+
+    #[tokio::test]
+    async fn a_label_leads_to_its_device() {
+        let response = device(ApiPath("edge-1".parse().expect("a name"))).await.into_response();
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        assert_eq!(response.headers()[header::LOCATION], "/#/devices/edge-1");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Background tasks: idempotent, woken by a nudge or by time, reading the truth themselves.
 
+pub mod departures;
 mod floors;
 pub mod planner;
 pub mod publisher;
@@ -44,4 +45,5 @@ pub fn start(plane: &Arc<Plane>) {
     plane.tasks.spawn(publisher::run(plane.clone()));
     plane.tasks.spawn(retention::run(plane.clone()));
     plane.tasks.spawn(refusals::run(plane.clone()));
+    plane.tasks.spawn(departures::run(plane.clone()));
 }

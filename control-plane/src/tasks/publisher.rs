@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use muster_control_plane_core::issue::{self, CannotIssue, Issued, LIFE_MS, Need};
 use muster_shared::DeviceId;
+use muster_shared::api::members::Standing;
 use muster_shared::desired::{Desired, SignedDesired, SlotSpec};
 use muster_shared::director_time::DirectorTime;
 use muster_shared::message::{Hello, TrustUpdate};
@@ -104,6 +105,11 @@ async fn tell_device(plane: &Plane, root: &TrustedRoot, id: &DeviceId) -> Result
     send_roots(plane, root, id, &live).await;
     // After the roots: the device must know this director. Before all else: by the time it judges the rest.
     send_time(plane, root, id, &live).await?;
+    if live.standing == Standing::Leaving {
+        // It gets nothing but the word to leave, which is a command.
+        plane.nudges.departures.notify_one();
+        return Ok(());
+    }
     let hello = live.hello.as_ref();
     let outcome = async {
         let slots = db::plans::placement(plane.db.read(), id).await?;

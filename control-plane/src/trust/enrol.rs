@@ -4,11 +4,12 @@
 //! A lost reply or a power cut costs nothing: the same key with the same claim gets its certificate
 //! again. Another key does not.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use muster_shared::api::fleet::Happening;
 use muster_shared::api::members::{FactoryKey, Standing};
-use muster_shared::api::{Claim, Enrol, EnrolWaiting, Enrolled, NewClaim};
+use muster_shared::api::{Claim, Enrol, EnrolWaiting, Enrolled, NewClaim, NewClaims};
 use muster_shared::checks::{self, Check};
 use muster_shared::id::{LabelText, Labels, UnixMs};
 use muster_shared::message::Renewal;
@@ -58,8 +59,8 @@ pub enum EnrolError {
     /// A label that only the operator gives.
     #[error("the claim does not let a device set the label {0}")]
     Label(LabelText),
-    /// The factory list gives another name.
-    #[error("the factory list names this device {0}")]
+    /// The claim or the factory list gives another name.
+    #[error("this device's name is {0}, as its claim or the factory list says")]
     OtherName(DeviceId),
     /// The key is one of the fleet no more.
     #[error("this device's key is revoked")]
@@ -85,6 +86,15 @@ pub enum EnrolError {
     /// The key has another name.
     #[error("this key is already enrolled as {0}")]
     AlreadyEnrolled(DeviceId),
+    /// Somebody else is to have the name.
+    #[error("a claim for the name {0} is open")]
+    NameReserved(DeviceId),
+    /// Twice in one list.
+    #[error("the name {0} stands in the list twice")]
+    NameTwice(DeviceId),
+    /// Too long a list, or an empty one.
+    #[error("1 to {} claims are made at once", muster_shared::limits::CLAIMS_AT_A_TIME_MAX)]
+    HowMany,
     /// Too many labels.
     #[error("more than {} labels", muster_shared::limits::LABELS_MAX)]
     TooManyLabels,
@@ -112,27 +122,67 @@ pub async fn new_claim(plane: &Plane, asked: &NewClaim) -> Result<Claim, EnrolEr
     if asked.labels.len().max(asked.may_label.len()) > muster_shared::limits::LABELS_MAX {
         return Err(EnrolError::TooManyLabels);
     }
-    let (mut id, mut secret) = ([0; 8], [0; 16]);
-    getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| CaError::Random)?;
     let now = now_ms();
-    let claim = ClaimRecord {
-        id,
-        secret: Digest::of(secret),
-        uses: asked.uses.into(),
-        labels: asked.labels.clone(),
-        expires_ms: now + asked.ttl_seconds * 1000,
-        terms: Terms {
-            may_label: asked.may_label.clone(),
-            anything: asked.may_label_anything,
-            needs_approval: asked.needs_approval,
-        },
-        void: false,
+    let terms = Terms {
+        may_label: asked.may_label.clone(),
+        anything: asked.may_label_anything,
+        needs_approval: asked.needs_approval,
     };
+    let (record, claim) = drawn(asked.uses.into(), asked.labels.clone(), terms, now + asked.ttl_seconds * 1000)?;
     let transaction = plane.db.begin().await?;
-    db::claims::insert(&transaction, &claim, now).await?;
+    db::claims::insert(&transaction, &record, now).await?;
     db::commit(transaction).await?;
     count_change(plane).await?;
-    Ok(Claim { id: hex::encode(id), secret: hex::encode(secret), expires_ms: claim.expires_ms })
+    Ok(claim)
+}
+
+/// A claim with a new id and secret; the record has only the secret's digest.
+fn drawn(uses: u64, labels: Labels, terms: Terms, expires_ms: UnixMs) -> Result<(ClaimRecord, Claim), EnrolError> {
+    let (mut id, mut secret) = ([0; 8], [0; 16]);
+    getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| CaError::Random)?;
+    let record =
+        ClaimRecord { id, secret: Digest::of(secret), uses, labels, expires_ms, terms, name: None, void: false };
+    Ok((record, Claim { id: hex::encode(id), secret: hex::encode(secret), expires_ms }))
+}
+
+/// Makes a claim for each of many devices whose names are known: all of them, or none. Until it is spent or
+/// ends, nobody else gets that name.
+pub async fn new_claims(plane: &Plane, asked: &NewClaims) -> Result<Vec<Claim>, EnrolError> {
+    if !(1..=muster_shared::limits::CLAIMS_AT_A_TIME_MAX).contains(&asked.devices.len()) {
+        return Err(EnrolError::HowMany);
+    }
+    if !(1..=CLAIM_TTL_SECONDS_MAX).contains(&asked.ttl_seconds) {
+        return Err(EnrolError::BadClaim);
+    }
+    let now = now_ms();
+    let mut names = BTreeSet::new();
+    let mut claims = Vec::with_capacity(asked.devices.len());
+    let transaction = plane.db.begin().await?;
+    for device in &asked.devices {
+        if device.labels.len() > muster_shared::limits::LABELS_MAX {
+            return Err(EnrolError::TooManyLabels);
+        }
+        if !names.insert(&device.name) {
+            return Err(EnrolError::NameTwice(device.name.clone()));
+        }
+        if db::devices::exists(&transaction, &device.name).await? {
+            return Err(EnrolError::NameTaken(device.name.clone()));
+        }
+        for open in db::claims::open_for(&transaction, &device.name, now).await? {
+            if !asked.replace {
+                return Err(EnrolError::NameReserved(device.name.clone()));
+            }
+            db::claims::end(&transaction, open, now).await?;
+        }
+        let terms = Terms { needs_approval: asked.needs_approval, ..Terms::default() };
+        let (record, claim) = drawn(1, device.labels.clone(), terms, now + asked.ttl_seconds * 1000)?;
+        let record = ClaimRecord { name: Some(device.name.clone()), ..record };
+        db::claims::insert(&transaction, &record, now).await?;
+        claims.push(claim);
+    }
+    db::commit(transaction).await?;
+    count_change(plane).await?;
+    Ok(claims)
 }
 
 /// Puts keys on the factory list.
@@ -240,8 +290,8 @@ pub async fn enrol(plane: &Plane, asked: &Enrol) -> Result<Outcome, EnrolError> 
 /// By what a key may enrol: the claim that it shows, or its place on the factory list.
 async fn right(plane: &Plane, claim: Option<ClaimRecord>, key: &DevicePublicKey) -> Result<Right, EnrolError> {
     if let Some(claim) = claim {
-        let (labels, terms) = (claim.labels.clone(), claim.terms.clone());
-        return Ok(Right { claim: Some(claim), labels, terms, name: None });
+        let (labels, terms, name) = (claim.labels.clone(), claim.terms.clone(), claim.name.clone());
+        return Ok(Right { claim: Some(claim), labels, terms, name });
     }
     let entry = db::members::factory_get(plane.db.read(), key.fingerprint()).await?.ok_or(EnrolError::NotListed)?;
     Ok(Right { claim: None, labels: entry.labels, terms: Terms::default(), name: entry.name })
@@ -264,7 +314,7 @@ pub async fn renew(plane: &Plane, envelope: &Envelope) -> Result<Enrolled, Enrol
     }
     if checks::on(Check::EnrolledKey) {
         match standing {
-            Standing::Member | Standing::Cloned => {}
+            Standing::Member | Standing::Cloned | Standing::Leaving => {}
             Standing::Revoked => return Err(EnrolError::Revoked),
             Standing::Waiting | Standing::Held => return Err(EnrolError::Waiting(device.id)),
         }
@@ -352,6 +402,10 @@ async fn admit(
             let name = name.map_or_else(|| name_of_key(fingerprint), Ok)?;
             if db::devices::exists(db, &name).await? {
                 return Err(EnrolError::NameTaken(name));
+            }
+            let own = right.claim.as_ref().map(|claim| claim.id);
+            if db::claims::open_for(db, &name, now).await?.iter().any(|open| Some(*open) != own) {
+                return Err(EnrolError::NameReserved(name));
             }
             db::devices::insert(db, &name, key, now).await?;
             name

@@ -26,6 +26,9 @@ pub enum MemberError {
     /// It is gone for good.
     #[error("the key of device {0} is revoked, which cannot be taken back")]
     IsRevoked(DeviceId),
+    /// It cannot be told, or another one would be told, too.
+    #[error("device {0} is not let in, or is held, so it cannot be told to empty itself")]
+    CannotBeTold(DeviceId),
     /// Only what is revoked is forgotten.
     #[error("it is one of the fleet, and not revoked")]
     NotRevoked(DeviceId),
@@ -100,7 +103,9 @@ pub async fn approve(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
                 Standing::Waiting => (Happening::DeviceEnrolled, "an operator let it in"),
                 Standing::Held => (Happening::DeviceEnrolled, "an operator took it back"),
                 Standing::Cloned => (Happening::DeviceReturned, "an operator lets it go on"),
+                Standing::Leaving => (Happening::DeviceReturned, "an operator keeps it"),
             };
+            db::departures::forget(&transaction, id).await?;
             db::members::set_standing(&transaction, id, (Standing::Member, ""), now).await?;
             text
         }
@@ -121,6 +126,54 @@ pub async fn approve(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
     plane.nudges.planner.notify_one();
     plane.nudges.publisher.notify_one();
     Ok(())
+}
+
+/// Takes a device out of the fleet: from now on it gets nothing but the word to empty itself, as soon as it can be
+/// told. Once it said that it is empty, its key is revoked ([`crate::tasks::departures`]).
+pub async fn decommission(plane: &Plane, id: &DeviceId, reason: &str) -> Result<(), MemberError> {
+    const WHY: &str = "an operator takes it out of the fleet; it has yet to say that it is empty";
+    let reason = clip(reason.to_owned());
+    let now = now_ms();
+    // The planner may be about to store a plan with it.
+    let deciding = plane.deciding.lock().await;
+    let transaction = plane.db.begin().await?;
+    if !db::devices::exists(&transaction, id).await? {
+        return Err(MemberError::Unknown(id.clone()));
+    }
+    match db::members::standing(&transaction, id).await?.standing {
+        // It has left since it was asked.
+        Standing::Revoked if db::departures::is_confirmed(&transaction, id).await? => return Ok(()),
+        Standing::Revoked => return Err(MemberError::IsRevoked(id.clone())),
+        Standing::Leaving => return Ok(()),
+        Standing::Waiting | Standing::Held | Standing::Cloned => return Err(MemberError::CannotBeTold(id.clone())),
+        Standing::Member => {}
+    }
+    db::members::set_standing(&transaction, id, (Standing::Leaving, WHY), now).await?;
+    db::departures::ask(&transaction, id, &reason, now).await?;
+    db::devices::forget_plans(&transaction, id).await?;
+    let text =
+        if reason.is_empty() { "told to empty itself".to_owned() } else { format!("told to empty itself: {reason}") };
+    db::events::insert(&transaction, &event(Some(id), Happening::DeviceLeaving, text)).await?;
+    db::commit(transaction).await?;
+    drop(deciding);
+    plane.live.stands(id, Standing::Leaving, WHY);
+    plane.gateway.device_is_gone(id);
+    plane.chunks.forget_rights(id);
+    count_change(plane).await?;
+    plane.nudges.planner.notify_one();
+    plane.nudges.departures.notify_one();
+    Ok(())
+}
+
+/// A device proved that it is empty: that is written down, then its key is revoked.
+pub async fn emptied(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
+    db::departures::confirm(plane.db.write(), id, now_ms()).await?;
+    let_go(plane, id).await
+}
+
+/// Revokes the key of a device that is empty.
+pub async fn let_go(plane: &Plane, id: &DeviceId) -> Result<(), MemberError> {
+    revoke(plane, id, "decommissioned: it said that it is empty").await
 }
 
 /// Revokes a device's key: it is cut off at once, and never comes back.

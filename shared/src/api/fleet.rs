@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::api_types;
-use super::members::Standing;
+use super::members::{Departure, Standing};
 use crate::Digest;
 use crate::figures::Figures;
 use crate::hardware::Health;
@@ -83,6 +83,8 @@ pub enum Happening {
     DeviceEnrolled,
     /// A device waits for an operator, or may go on.
     DeviceHeld,
+    /// A device was told to empty itself.
+    DeviceLeaving,
     /// A device is one of the fleet no more.
     DeviceRevoked,
     /// The database is older than what devices or the files beside it say.
@@ -126,6 +128,9 @@ api_types! {
         /// Why it is not simply a member.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub standing_why: Option<String>,
+        /// Whether it was told to empty itself, and has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub departure: Option<Departure>,
         /// When it was last heard.
         pub last_seen_ms: Option<UnixMs>,
         /// When it was enrolled.

@@ -21,6 +21,8 @@ pub enum Standing {
     Held,
     /// Two agents speak with its key: it serves on, and nothing about it changes.
     Cloned,
+    /// An operator takes it out: it gets nothing but the word to empty itself, and is revoked once it has.
+    Leaving,
     /// It is one of the fleet no more.
     Revoked,
 }
@@ -31,6 +33,15 @@ api_types! {
         /// Why, for whoever reads the list later.
         #[serde(default)]
         pub reason: String,
+    }
+
+    /// A device that was told to empty itself.
+    pub struct Departure {
+        /// When an operator asked for it.
+        pub asked_ms: UnixMs,
+        /// When the device said, by its key, that it is empty; none: it has yet to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub confirmed_ms: Option<UnixMs>,
     }
 
     /// A key that may enrol without a claim.

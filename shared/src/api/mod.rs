@@ -18,6 +18,7 @@
 //! | `GET /trust/floors` (open) | | list of [`crate::signing::Envelope`], by model |
 //! | `POST /trust/floors` | a [`crate::floor::Floor`]'s [`crate::signing::Envelope`] | [`FloorView`] |
 //! | `POST /claims`, `GET /claims` | [`NewClaim`] | [`Claim`], list of [`ClaimView`] |
+//! | `POST /claims/named` | [`NewClaims`] | list of [`Claim`], in their order |
 //! | `POST /claims/{id}/revoke` | | nothing: it counts no more |
 //! | `POST /factory`, `GET /factory` | list of [`members::FactoryKey`] | list of [`members::FactoryView`] |
 //! | `DELETE /factory/{fingerprint}` | | nothing |
@@ -42,6 +43,7 @@
 //! | `POST /devices/{id}/uncordon` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/drain` | | [`fleet::DeviceView`] |
 //! | `POST /devices/{id}/approve` | | [`fleet::DeviceView`]: it waits or is held no more |
+//! | `POST /devices/{id}/decommission` | [`members::Revoke`] | [`fleet::DeviceView`]: it is told to empty itself |
 //! | `POST /devices/{id}/revoke` | [`members::Revoke`] | [`fleet::DeviceView`] |
 //! | `DELETE /devices/{id}` | | nothing: a revoked device is forgotten, and its name is free |
 //! | `GET /devices/{id}/history?minutes=N` | | [`dashboard::History`] |
@@ -183,6 +185,30 @@ api_types! {
         pub needs_approval: bool,
     }
 
+    /// Asks for claims of one device each, whose names are known beforehand: all of them, or none.
+    pub struct NewClaims {
+        /// The devices, at most [`crate::limits::CLAIMS_AT_A_TIME_MAX`].
+        pub devices: Vec<ClaimedDevice>,
+        /// How long the claims live, in seconds.
+        pub ttl_seconds: u64,
+        /// Whether an operator lets each device in by hand.
+        #[serde(default)]
+        pub needs_approval: bool,
+        /// Whether open claims for the same names end; else the names are refused.
+        #[serde(default)]
+        pub replace: bool,
+    }
+
+    /// A device that is to come.
+    pub struct ClaimedDevice {
+        /// The name that it gets, which nobody else gets meanwhile.
+        pub name: DeviceId,
+        /// Labels that it gets.
+        #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
+        pub labels: Labels,
+    }
+
     /// A new claim; the CLI makes the token that a device needs of it.
     pub struct Claim {
         /// 8 bytes, hex.
@@ -201,6 +227,9 @@ api_types! {
         pub uses: u32,
         /// How many it has.
         pub used: u32,
+        /// The name that its device gets, if that was said beforehand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub name: Option<DeviceId>,
         /// When it ends.
         pub expires_ms: UnixMs,
         /// Labels that every device enrolled with it gets.

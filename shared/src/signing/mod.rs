@@ -24,6 +24,8 @@ pub mod payload_type {
     pub const TIME: &str = "application/vnd.muster.time";
     /// A command to a device, wire codec ([`crate::command::Command`]).
     pub const COMMAND: &str = "application/vnd.muster.command";
+    /// Word that a device is empty, wire codec ([`crate::command::Emptied`]).
+    pub const EMPTIED: &str = "application/vnd.muster.emptied";
     /// A desired state, wire codec ([`crate::desired::Desired`]).
     pub const DESIRED: &str = "application/vnd.muster.desired";
     /// A reported state, wire codec ([`crate::reported::Reported`]).

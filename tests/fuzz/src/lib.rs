@@ -32,6 +32,7 @@
 //! | JSON bodies, CSRs, certificates' names, cookies, requests, enrolments, renewals | whoever reaches the plane | `control-plane/tests/fuzz.rs` |
 //! | what devices send, the configuration, the list of revoked keys, the ledger | devices, the operator, a bad disk | `control-plane/tests/fuzz.rs` |
 //! | MQTT packets, from memory and at the embedded broker's listener | an enrolled device | `control-plane/tests/fuzz.rs` |
+//! | block maps, tables of devices, enrolment files, images: their packing, tables and file systems; what the kernel tells of drives | people, downloads | `provisioning/tests/fuzz.rs` |
 //! | bundles, ONNX, YAML, addresses, contexts, keys, PKCS#11 URIs, factory lists, the plane's answers and how they are told | files, a stolen plane | `cli/tests/fuzz.rs` |
 
 mod change;

@@ -6,6 +6,7 @@ pub mod handmade;
 mod http;
 pub mod onnx;
 mod process;
+pub mod rows;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -72,6 +72,8 @@ export const api = {
   cordon: (value: string) => read(client.POST('/api/v1/devices/{id}/cordon', id(value))),
   uncordon: (value: string) => read(client.POST('/api/v1/devices/{id}/uncordon', id(value))),
   drain: (value: string) => read(client.POST('/api/v1/devices/{id}/drain', id(value))),
+  decommission: (value: string) =>
+    read(client.POST('/api/v1/devices/{id}/decommission', { ...id(value), body: { reason: '' } })),
   approve: () => read(client.POST('/api/v1/plan/approve')),
   history: (value: string, minutes: number) =>
     plain<History>('GET', `/devices/${encodeURIComponent(value)}/history?minutes=${minutes}`),

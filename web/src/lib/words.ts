@@ -40,6 +40,13 @@ export function presenceTone(device: DeviceView): Tone {
   return (device.schedule ?? 'open') === 'open' ? 'good' : 'warn';
 }
 
+/** Whether it is one of the fleet, in a word; nothing where it simply is. */
+export function standing(device: DeviceView): { word: string; tone: Tone } | null {
+  if ((device.standing ?? 'member') === 'member') return null;
+  if (device.standing === 'revoked' && device.departure?.confirmedMs) return { word: 'left, empty', tone: 'quiet' };
+  return { word: device.standing ?? '', tone: 'warn' };
+}
+
 const STAGES: Record<RolloutStage, { word: string; tone: Tone }> = {
   running: { word: 'rolling out', tone: 'busy' },
   paused: { word: 'paused', tone: 'warn' },
@@ -90,6 +97,7 @@ export const HAPPENINGS: Record<Happening, { word: string; tone: Tone }> = {
   enrolmentRefused: { word: 'Not let in', tone: 'warn' },
   deviceEnrolled: { word: 'Device enrolled', tone: 'good' },
   deviceHeld: { word: 'Device held', tone: 'warn' },
+  deviceLeaving: { word: 'Device leaves', tone: 'warn' },
   deviceRevoked: { word: 'Device revoked', tone: 'warn' },
   databaseRestored: { word: 'Database restored', tone: 'bad' },
 };

@@ -3,9 +3,8 @@
 
 mod serving;
 
-use anyhow::Context as _;
 use clap::Subcommand;
-use serde::Serialize;
+use muster_world::rows::{self, Row};
 
 /// What is compared.
 #[derive(Debug, Subcommand)]
@@ -19,21 +18,6 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Serving(options) => serving::run(options),
     }
-}
-
-/// One comparison.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    /// Measured, and the goal is met where there is one.
-    ok: bool,
-    ours: Option<f64>,
-    peer: Option<f64>,
-    /// Ours divided by the peer's.
-    ratio: Option<f64>,
-    /// Empty where the row is only for information.
-    goal: String,
-    note: String,
 }
 
 /// What the ratio shall be.
@@ -65,13 +49,12 @@ impl std::fmt::Display for Goal {
     }
 }
 
-impl Row {
-    fn new(name: String, ours: Option<f64>, peer: Option<f64>, goal: Goal, note: String) -> Self {
-        let ratio = ours.zip(peer).filter(|(_, peer)| *peer > 0.0).map(|(ours, peer)| ours / peer);
-        let ok = ratio.is_some_and(|ratio| goal.met(ratio));
-        let [ours, peer, ratio] = [ours, peer, ratio].map(|figure| figure.map(four_digits));
-        Self { name, ok, ours, peer, ratio, goal: goal.to_string(), note }
-    }
+/// One comparison; it is as it shall be where both were measured, and the goal is met if there is one.
+fn compared(name: String, ours: Option<f64>, peer: Option<f64>, goal: Goal, note: String) -> Row {
+    let ratio = ours.zip(peer).filter(|(_, peer)| *peer > 0.0).map(|(ours, peer)| ours / peer);
+    let ok = ratio.is_some_and(|ratio| goal.met(ratio));
+    let [ours, peer, ratio] = [ours, peer, ratio].map(|figure| figure.map(four_digits));
+    Row { name, ok, ours, peer, ratio, goal: goal.to_string(), note }
 }
 
 /// No measurement is better than four digits.
@@ -84,12 +67,7 @@ fn four_digits(figure: f64) -> f64 {
 }
 
 /// The rows for people, then the last line for programs.
-fn tell(command: &'static str, rows: &[Row]) -> anyhow::Result<()> {
-    #[derive(Serialize)]
-    struct Outcome<'a> {
-        command: &'static str,
-        rows: &'a [Row],
-    }
+fn tell(command: &str, rows: &[Row]) {
     let figure = |figure: Option<f64>| figure.map_or_else(|| "–".to_owned(), |figure| figure.to_string());
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     println!("\n{:<width$}  {:>9}  {:>9}  {:>8}  {:<8}", "comparison", "ours", "peer", "ratio", "goal");
@@ -108,8 +86,7 @@ fn tell(command: &'static str, rows: &[Row]) -> anyhow::Result<()> {
             println!("    {}", row.note.replace('\n', "\n    "));
         }
     }
-    println!("{}", serde_json::to_string(&Outcome { command, rows }).context("no JSON")?);
-    Ok(())
+    rows::tell(command, rows);
 }
 
 #[cfg(test)]
@@ -118,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_row_is_ok_when_its_ratio_meets_the_goal() {
-        let row = |ours, peer, goal| Row::new("x".to_owned(), ours, peer, goal, String::new());
+        let row = |ours, peer, goal| compared("x".to_owned(), ours, peer, goal, String::new());
         assert!(row(Some(300.0), Some(100.0), Goal::AtLeast(3.0)).ok);
         assert!(!row(Some(299.0), Some(100.0), Goal::AtLeast(3.0)).ok);
         assert!(row(Some(1.0), Some(10.0), Goal::AtMost(0.1)).ok);

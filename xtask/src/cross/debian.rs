@@ -117,7 +117,7 @@ fn find_version(madison: &str, beginning: &str) -> Option<String> {
 }
 
 /// The mirror that this machine uses, or the one that it is told.
-fn mirror() -> anyhow::Result<String> {
+pub fn mirror() -> anyhow::Result<String> {
     if let Ok(mirror) = std::env::var("MUSTER_DEBIAN_MIRROR") {
         return Ok(mirror);
     }

@@ -4,13 +4,13 @@
 //! [`std_for`] brings a standard library, from [`debian`] where nobody else has one; [`compile`] builds;
 //! [`elf`] looks into what came out; [`emulate`] plays the processor for [`proof`].
 
+mod anatomy;
 mod compile;
 mod debian;
 mod elf;
 mod emulate;
 mod kernels;
 mod proof;
-mod report;
 mod std_for;
 mod target;
 
@@ -22,11 +22,12 @@ use serde_json::Value;
 
 use self::compile::Built;
 pub use self::compile::FEATURES;
+pub use self::debian::mirror;
 pub use self::elf::needed_glibc;
-use self::report::{Goal, Report};
 use self::target::GLIBC_MAX;
 pub use self::target::Target;
 use crate::measure::pss_kib;
+use crate::report::{Goal, Report};
 use crate::{build, shell};
 
 /// What to build.
@@ -67,7 +68,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             play(*target, built, &programs, &reference, &mut report);
         }
     }
-    report.print()
+    report.print("cross")
 }
 
 /// Builds for one target and says what came out.
@@ -84,7 +85,7 @@ fn look(target: Target, report: &mut Report) -> Option<(Target, Built)> {
     };
     report.figure(&format!("{triple}: glibc {major}.x"), needed, Goal::AtMost(f64::from(minor)), &note);
     let anatomy = report.try_to(&format!("{triple}: what is in it"), || elf::anatomy(&built.with_symbols))?;
-    report.anatomy(triple, &anatomy);
+    println!("\nwhat is in the agent for {triple}, in KiB\n{}", anatomy::spelled(&anatomy));
     Some((target, built))
 }
 

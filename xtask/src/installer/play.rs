@@ -10,8 +10,8 @@ use muster_shared::Digest;
 use muster_shared::release::{Artifact, ArtifactKind, FILE_NAME, Release};
 use muster_shared::signing::key::SecretKey;
 use muster_shared::signing::{Envelope, payload_type};
+use muster_world::rows::{self, Row};
 use muster_world::{Bundle, DEADLINE, Programs, World, get, until};
-use serde::Serialize;
 use serde_json::Value;
 
 use super::machine::Machine;
@@ -20,18 +20,6 @@ use super::{CURL, SYSTEMD, WGET};
 const MODEL: &str = "digits";
 /// Where the package's configuration opens the agent's door.
 const DOOR: &str = "http://127.0.0.1:8501";
-
-/// One line of the table.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: &'static str,
-    ok: bool,
-    ours: Option<f64>,
-    peer: Option<f64>,
-    ratio: Option<f64>,
-    goal: &'static str,
-    note: String,
-}
 
 type Case = fn(&mut Scene<'_>) -> anyhow::Result<String>;
 
@@ -86,10 +74,9 @@ pub fn run(folder: &Path) -> anyhow::Result<()> {
             Err(error) => (false, format!("{error:#}")),
         };
         println!("{} {name}\n    {}", if ok { "ok    " } else { "FAILED" }, note.trim().replace('\n', "\n    "));
-        rows.push(Row { name, ok, ours: None, peer: None, ratio: None, goal: "", note });
+        rows.push(Row::played(*name, ok, note));
     }
-    let failed = rows.iter().filter(|row| !row.ok).count();
-    println!("{}", serde_json::json!({ "command": "installer", "rows": rows }));
+    let failed = rows::tell("installer", &rows);
     ensure!(failed == 0, "{failed} of {} cases do not go as they should", rows.len());
     Ok(())
 }

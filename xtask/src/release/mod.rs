@@ -18,7 +18,7 @@ use muster_shared::id::Target;
 use muster_shared::release::{Artifact, ArtifactKind, FILE_NAME, Release, ReleaseVersion};
 use muster_shared::signing::{Envelope, payload_type};
 use muster_world::output;
-use serde::Serialize;
+use muster_world::rows::{self, Row};
 
 use crate::{cross, shell};
 
@@ -55,18 +55,6 @@ impl Options {
     }
 }
 
-/// One line of the table.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    ok: bool,
-    ours: f64,
-    peer: Option<f64>,
-    ratio: Option<f64>,
-    goal: &'static str,
-    note: String,
-}
-
 /// Makes a release and prints what is in it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     // `--yes` is looked for where packages are installed.
@@ -79,11 +67,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         println!("{name:<width$}  {mib:>6.2} MiB  {kind}, {target}", name = name.as_str());
         let note = format!("{target}, SHA-256 {sha256}");
         let ours = (mib * 100.0).round() / 100.0;
-        rows.push(Row { name: name.to_string(), ok: true, ours, peer: None, ratio: None, goal: "", note });
+        rows.push(Row { ours: Some(ours), ..Row::played(format!("{name}, MiB"), true, note) });
     }
     println!("\nrelease {} lies in {}", release.version, folder.display());
     println!("nobody has signed it yet: muster release sign {}", folder.display());
-    println!("{}", serde_json::json!({ "command": "release", "rows": rows }));
+    rows::tell("release", &rows);
     Ok(())
 }
 

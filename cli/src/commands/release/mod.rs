@@ -2,6 +2,7 @@
 //! `cargo xtask release`, signed here, off line, by as many people as the root says, then pushed.
 
 mod push;
+pub mod root;
 mod show;
 mod sign;
 mod verify;
@@ -18,7 +19,7 @@ use crate::output::now_ms;
 use crate::trust;
 
 /// What to do where a release is not believed.
-const SIGNERS: &str = "`muster trust show` lists the release keys; `muster release sign` signs with one";
+pub const SIGNERS: &str = "`muster trust show` lists the release keys; `muster release sign` signs with one";
 
 /// Arguments of `muster release`.
 #[derive(clap::Args)]

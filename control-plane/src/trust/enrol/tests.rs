@@ -3,6 +3,8 @@
 use muster_shared::signing::Signature;
 use rcgen::{CertificateParams, KeyPair, SigningKey};
 
+mod named;
+
 use super::*;
 use crate::testing;
 use crate::trust::ca::tests::device_key;
@@ -113,6 +115,7 @@ async fn without_a_root_or_a_right_nobody_gets_in() {
         labels: Default::default(),
         expires_ms: now_ms() - 1,
         terms: Terms { anything: true, ..Terms::default() },
+        name: None,
         void: false,
     };
     db::claims::insert(plane.db.write(), &expired, 1).await.expect("stores");

@@ -15,7 +15,7 @@ use super::figures::median;
 use super::process::{Served, free_address};
 use super::servers::Server;
 use super::visit::{Bench, Times};
-use crate::bench::{Goal, Row};
+use crate::bench::{Goal, Row, compared};
 
 /// How much the 99th percentile may grow.
 const GROWTH_MAX: f64 = 2.0;
@@ -56,7 +56,7 @@ pub fn rows(bench: &Bench, server: &Server, rounds: usize) -> anyhow::Result<Vec
     }
     let [nothing, endless, hungry] = millis.map(|millis| median(millis.into_iter()).unwrap_or(f64::NAN));
     let row = |name: &str, ours: f64| {
-        Row::new(name.to_owned(), Some(ours), Some(nothing), Goal::AtMost(GROWTH_MAX), String::new())
+        compared(name.to_owned(), Some(ours), Some(nothing), Goal::AtMost(GROWTH_MAX), String::new())
     };
     Ok(vec![
         row("p99 ms beside a model that never returns, vs beside an idle one", endless),

@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Some(server) => isolation::rows(&bench, server, options.rounds())?,
         None => vec![],
     };
-    report::tell(&results, &failures, beside)?;
+    report::tell(&results, &failures, beside);
     for kind in options.kinds() {
         if kind == Kind::Muster && !results.contains_key(&kind) {
             bail!("{} could not be measured: {}", kind.title(), failures.get(&kind).map_or("", String::as_str));

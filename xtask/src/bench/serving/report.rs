@@ -6,23 +6,19 @@ use super::figures::{CONNECTIONS, CROWD, Figures, Medians, Memory, Visit, Worklo
 use super::models::Model;
 use super::request::Form;
 use super::servers::Kind;
-use crate::bench::{self, Goal, Row};
+use crate::bench::{self, Goal, Row, compared};
 
 /// Share of the server's core that others may take before a row says so. The load's own packets take
 /// some.
 const OTHERS_MAX: f64 = 0.1;
 
 /// Tells everything.
-pub fn tell(
-    results: &BTreeMap<Kind, Vec<Visit>>,
-    failures: &BTreeMap<Kind, String>,
-    more: Vec<Row>,
-) -> anyhow::Result<()> {
+pub fn tell(results: &BTreeMap<Kind, Vec<Visit>>, failures: &BTreeMap<Kind, String>, more: Vec<Row>) {
     let medians = results.iter().filter_map(|(kind, visits)| Some((*kind, Medians::of(visits)?))).collect();
     table(&medians);
     let mut rows = Outcome { medians, failures }.rows();
     rows.extend(more);
-    bench::tell("bench serving", &rows)
+    bench::tell("bench serving", &rows);
 }
 
 /// What the figures were measured on.
@@ -118,7 +114,7 @@ impl Outcome<'_> {
     fn memory(&self, what: &str, peer: Kind, part: fn(&Memory) -> f64, goal: Goal) -> Row {
         let of = |kind| self.medians.get(&kind)?.memory.as_ref().map(part);
         let name = format!("idle memory with {what}, PSS in MiB, vs {}", peer.title());
-        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, None))
+        compared(name, of(Kind::Muster), of(peer), goal, self.note(peer, None))
     }
 
     fn small(&self, rows: &mut Vec<Row>, peer: Kind, form: Form, goal: impl Fn(usize) -> Goal) {
@@ -144,7 +140,7 @@ impl Outcome<'_> {
         let Workload { model, form, connections } = workload;
         let of = |kind| self.medians.get(&kind)?.figures.get(&workload).map(part);
         let name = format!("{} {form} c={connections}, {unit}, vs {}", model.name(), peer.title());
-        Row::new(name, of(Kind::Muster), of(peer), goal, self.note(peer, Some(workload)))
+        compared(name, of(Kind::Muster), of(peer), goal, self.note(peer, Some(workload)))
     }
 
     /// What to know about the figures: why one is missing, or is worth less.
