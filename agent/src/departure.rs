@@ -16,16 +16,12 @@ use tracing::{info, warn};
 
 use crate::identity::{self, DeviceKey};
 use crate::network::resolve;
-use crate::status;
+use crate::{journal, status, store};
 
 /// The note that this device leaves; in it stands the fingerprint of the key that leaves.
 const NOTE: &str = "leaving";
 /// What a fleet brings, but for the key: never anything that is not the agent's own.
-const FROM_THE_FLEET: [&str; 5] = ["blobs", "staging", "journal.redb", status::FILE, resolve::FILE];
-/// Key, certificate, enrolment, watermark.
-const IDENTITY: &str = "identity";
-/// In it, what makes this device one of a fleet.
-const ENROLMENT: &str = "enrolment.json";
+const FROM_THE_FLEET: [&str; 5] = [store::BLOBS, store::STAGING, journal::FILE, status::FILE, resolve::FILE];
 
 /// The command to leave, and who waits for word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +65,9 @@ fn is_the_fleets(name: &str) -> bool {
 /// Removes whatever there is of the fleet, what proves who this device is, then the note.
 pub fn finish(data: &Path) -> io::Result<()> {
     empty(data)?;
-    let identity = data.join(IDENTITY);
+    let identity = identity::folder(data);
     // First what makes it one of the fleet: without that, the rest is known to be on its way out.
-    remove(&identity.join(ENROLMENT))?;
+    remove(&identity::enrolment_file(data))?;
     match sync(&identity) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -89,7 +85,7 @@ pub fn resume(data: &Path) -> anyhow::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", data.join(NOTE).display())),
     };
-    let key = DeviceKey::open(data)?.filter(|_| data.join(IDENTITY).join(ENROLMENT).exists());
+    let key = DeviceKey::open(data)?.filter(|_| identity::enrolment_file(data).exists());
     match key {
         Some(key) if key.fingerprint().to_string() == note.trim() => {
             info!("this device was told to leave its fleet: it is emptied, and waits for the control plane's word");
@@ -155,6 +151,7 @@ mod tests {
             "staging/x",
             "journal.redb",
             "status.json",
+            ".status.json.a1b2c3",
             "addresses.json",
             "agent.toml",
             "photos/mine.jpg",

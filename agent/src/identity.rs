@@ -52,8 +52,14 @@ pub struct Enrolment {
     pub issued_ms: UnixMs,
 }
 
-fn folder(data: &Path) -> PathBuf {
+/// Where this device keeps who it is, below the data: key, certificate, enrolment, watermark.
+pub fn folder(data: &Path) -> PathBuf {
     data.join("identity")
+}
+
+/// What makes this device one of a fleet.
+pub fn enrolment_file(data: &Path) -> PathBuf {
+    folder(data).join("enrolment.json")
 }
 
 impl DeviceKey {
@@ -207,7 +213,7 @@ pub fn save_certificate(data: &Path, pem: &str) -> io::Result<()> {
 
 /// What enrolment brought, if there was one.
 pub fn enrolment(data: &Path) -> anyhow::Result<Option<Enrolment>> {
-    let path = folder(data).join("enrolment.json");
+    let path = enrolment_file(data);
     match fs::read(&path) {
         Ok(bytes) => {
             let read = serde_json::from_slice(&bytes);
@@ -221,7 +227,7 @@ pub fn enrolment(data: &Path) -> anyhow::Result<Option<Enrolment>> {
 /// Keeps what enrolment brought. Written last: with it the device is enrolled.
 pub fn save_enrolment(data: &Path, enrolment: &Enrolment) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec_pretty(enrolment)?;
-    Ok(write_durably(&folder(data).join("enrolment.json"), &bytes, 0o644)?)
+    Ok(write_durably(&enrolment_file(data), &bytes, 0o644)?)
 }
 
 /// Writes a whole file or nothing, and makes it durable.

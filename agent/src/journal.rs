@@ -18,6 +18,8 @@ use muster_shared::{DeploymentName, v1, v2};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+/// The journal's file, below the data.
+pub const FILE: &str = "journal.redb";
 /// Batches that wait for an acknowledgement; the oldest give way.
 pub const TELEMETRY_BATCHES_MAX: u64 = 2_000;
 
@@ -162,7 +164,7 @@ impl Journal {
     /// Opens or makes the journal below `data`. All of it is read once: where pages are damaged, that should
     /// show at once.
     pub fn open(data: &Path) -> Result<Self, JournalError> {
-        let path = data.join("journal.redb");
+        let path = data.join(FILE);
         let open_and_read = || {
             let journal = Self::open_file(path.clone())?;
             // Errors come again, and are told, when what they are about is needed.

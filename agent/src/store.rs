@@ -25,6 +25,10 @@ use muster_shared::signing::Envelope;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+/// The folder of whole files, below the data.
+pub const BLOBS: &str = "blobs";
+/// The folder of files that are still on their way.
+pub const STAGING: &str = "staging";
 /// Bytes that may wait to be written before no more chunks are taken: what is not taken is asked for again.
 const UNWRITTEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -68,7 +72,7 @@ pub enum Command {
 impl Store {
     /// Opens the folders below `data` and starts the thread. `tell` takes its events.
     pub fn open(data: &Path, tell: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
-        let folders = Folders { blobs: data.join("blobs"), staging: data.join("staging") };
+        let folders = Folders { blobs: data.join(BLOBS), staging: data.join(STAGING) };
         fs::create_dir_all(&folders.blobs)?;
         fs::create_dir_all(&folders.staging)?;
         let (commands, inbox) = channel();

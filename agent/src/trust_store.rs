@@ -15,7 +15,7 @@ use muster_agent_core::verify::{Mark, Watermark};
 use muster_shared::checks::{self, Check};
 use muster_shared::id::Generation;
 
-use crate::identity::write_durably;
+use crate::identity::{self, write_durably};
 
 /// A counter's program answers within this time.
 const COUNTER_WAIT: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ pub struct TrustStore {
 impl TrustStore {
     /// Reads what was kept below `data`.
     pub fn open(data: &Path, counter: Option<Box<dyn Counter>>) -> Self {
-        let path = data.join("identity").join("watermark.json");
+        let path = identity::folder(data).join("watermark.json");
         let (kept, damaged) = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(kept) => (kept, None),

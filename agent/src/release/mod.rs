@@ -159,7 +159,7 @@ struct Memory {
 }
 
 fn memory(data: &Path) -> PathBuf {
-    data.join("identity").join("agent.json")
+    identity::folder(data).join("agent.json")
 }
 
 /// The highest version that ever ran here, as far as the device remembers.
