@@ -48,7 +48,7 @@ pub async fn run(plane: Arc<Plane>) {
     // Who said no, and from when on it is asked again.
     let mut later = BTreeMap::new();
     loop {
-        let look = async {
+        let round = async {
             match look(&plane).await {
                 Ok(leaving) => tell(&plane, leaving, &mut later).await,
                 Err(error) => {
@@ -59,7 +59,7 @@ pub async fn run(plane: Arc<Plane>) {
         };
         tokio::select! {
             () = plane.stop.cancelled() => return,
-            () = look => {}
+            () = round => {}
         }
     }
 }
@@ -67,23 +67,22 @@ pub async fn run(plane: Arc<Plane>) {
 /// Who is to be told now. Those that said that they are empty, when the plane stopped before it let them go, are let
 /// go. While a restored database waits for an operator, nobody leaves: it may be older than the word that kept one.
 async fn look(plane: &Plane) -> Result<Vec<DeviceId>, MemberError> {
-    let can_be_told =
-        |device: &LiveDevice| device.standing == Standing::Leaving && device.connected && device.hello.is_some();
-    let leaving = |device: &LiveDevice| device.standing == Standing::Leaving;
-    let of = |which: &dyn Fn(&LiveDevice) -> bool| -> Vec<DeviceId> {
-        plane
-            .live
-            .read(|devices| devices.iter().filter(|(_, device)| which(device)).map(|(id, _)| id.clone()).collect())
-    };
-    if of(&leaving).is_empty() || members::waits(plane.db.read()).await?.is_some() {
+    let can_be_told = |device: &LiveDevice| device.connected && device.hello.is_some();
+    if leaving(plane, |_| true).is_empty() || members::waits(plane.db.read()).await?.is_some() {
         return Ok(vec![]);
     }
     let departures = db::departures::list(plane.db.read()).await?;
     let said = |id: &DeviceId| departures.get(id).is_some_and(|departure| departure.confirmed_ms.is_some());
-    for id in of(&leaving).iter().filter(|id| said(id)) {
+    for id in leaving(plane, |_| true).iter().filter(|id| said(id)) {
         members::let_go(plane, id).await?;
     }
-    Ok(of(&can_be_told))
+    Ok(leaving(plane, can_be_told))
+}
+
+/// Those that are on their way out and of which this is so.
+fn leaving(plane: &Plane, which: impl Fn(&LiveDevice) -> bool) -> Vec<DeviceId> {
+    let leaves = |device: &LiveDevice| device.standing == Standing::Leaving && which(device);
+    plane.live.read(|devices| devices.iter().filter(|(_, device)| leaves(device)).map(|(id, _)| id.clone()).collect())
 }
 
 async fn tell(plane: &Plane, leaving: Vec<DeviceId>, later: &mut BTreeMap<DeviceId, Instant>) {
