@@ -131,7 +131,7 @@ impl KitError {
     }
 }
 
-/// A claim that was taken for one card. It goes back unless it is [kept](Taken::keep).
+/// A claim that was taken for one card. It goes back by itself only before it was [begun](Taken::begin).
 #[derive(Debug)]
 pub struct Taken {
     kit: Kit,
@@ -240,6 +240,13 @@ impl Kit {
         let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         kit.disk.settle(above)?;
         Ok(kit)
+    }
+
+    /// Takes the folder away again, where nothing came into it: what lies in it stays.
+    pub fn discard(self) {
+        for folder in [CARDS, TAKEN, FLASHED].map(|folder| self.path.join(folder)).iter().chain([&self.path]) {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// A folder that was made.

@@ -96,7 +96,7 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
             folder.display()
         )),
         false => {
-            discard(folder);
+            kit.discard();
             failure
         }
     })?;
@@ -107,13 +107,6 @@ pub async fn run(new: &New, session: &Session) -> Result<()> {
         write(folder, &format!("labels/{name}.svg"), svg.as_bytes())?;
     }
     tell(new, &context, rows.len(), folder, expires_ms)
-}
-
-/// Nothing was made: the folder goes, so that the same command can be given again. What else lies in it stays.
-fn discard(folder: &Path) {
-    for name in ["cards", "taken", "flashed", ""] {
-        let _ = std::fs::remove_dir(folder.join(name));
-    }
 }
 
 fn tell(new: &New, context: &Context, devices: usize, folder: &Path, expires_ms: UnixMs) -> Result<()> {
