@@ -9,7 +9,7 @@ use crate::disk::table::{self, Kind, TableError};
 /// A file for the boot partition.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BootFile {
-    /// Its path there: `muster/enrol.txt`.
+    /// Its path there, as [`crate::enrolment::PATH`].
     pub path: String,
     /// What stands in it. May be secret.
     pub bytes: Vec<u8>,

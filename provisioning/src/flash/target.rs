@@ -11,6 +11,7 @@ use super::drives::judge::same_medium;
 use super::drives::{Drive, LookError, Machine, Objection, Wish, look, look_by_number, objections};
 use super::medium::DiskFile;
 use super::reread::reread;
+use crate::disk::is_same_file;
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,11 +278,6 @@ fn opening(path: &Path, source: io::Error) -> TargetError {
         io::ErrorKind::ResourceBusy => TargetError::Busy(path.to_owned()),
         _ => TargetError::Open { path: path.to_owned(), source },
     }
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    identity(one).ok().zip(identity(other).ok()).is_some_and(|(one, other)| one == other)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -103,12 +102,6 @@ fn folder(of: &Path) -> &Path {
     of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether two names lead to one file. A name that leads nowhere is no file's.
-pub fn is_same_file(one: &Path, other: &Path) -> bool {
-    let file = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    file(one).is_some_and(|found| file(other) == Some(found))
-}
-
 /// Whether a name asks for a packed file.
 pub fn is_packed(name: &Path) -> bool {
     name.extension().and_then(|extension| extension.to_str()).is_some_and(|end| ["xz", "gz", "zst"].contains(&end))
@@ -119,6 +112,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::disk::is_same_file;
 
     fn image(folder: &tempfile::TempDir, bytes: &[u8]) -> std::path::PathBuf {
         let path = folder.path().join("a.img");

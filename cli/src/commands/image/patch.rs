@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use muster_provisioning::disk;
 use muster_provisioning::patch::plan::{Wanted, plan};
 use muster_provisioning::patch::{Plan, Way, apply, look, source};
 use serde::Serialize;
@@ -68,7 +69,7 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
             .hint("add --claim TOKEN from `muster claim new`, --factory, or --enrol FILE")
     })?;
     let attempt = || format!("cannot put the agent into {}", args.image.display());
-    if source::is_same_file(&args.image, &args.output) {
+    if disk::is_same_file(&args.image, &args.output) {
         let why = format!("{}: the new image would take its place", attempt());
         return Err(Failure::new(why).hint("give another name with -o; the image that you have stays as it is"));
     }
