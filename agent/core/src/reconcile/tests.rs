@@ -17,8 +17,9 @@ fn root_envelope(version: u64, epoch: u64) -> Envelope {
     testing::signed(&Root { version, epoch, ..testing::root() })
 }
 
-pub(super) fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
-    let desired = Desired {
+/// What a director has this device run.
+pub(super) fn wanted(epoch: u64, number: u64, slots: &[SlotSpec]) -> Desired {
+    Desired {
         fleet: "home".parse().unwrap(),
         device: "edge-1".parse().unwrap(),
         fingerprint: Digest::of("key"),
@@ -28,7 +29,11 @@ pub(super) fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
         nonce: Some(NONCE),
         root_version: 1,
         slots: slots.to_vec(),
-    };
+    }
+}
+
+pub(super) fn desired(epoch: u64, number: u64, slots: &[SlotSpec]) -> Envelope {
+    let desired = wanted(epoch, number, slots);
     Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)])
 }
 

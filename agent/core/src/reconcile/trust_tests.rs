@@ -10,7 +10,7 @@ use muster_shared::signing::payload_type;
 use muster_shared::wire::encode;
 use muster_shared::{DeploymentName, Version};
 
-use super::tests::offer;
+use super::tests::{offer, wanted};
 use super::time_tests::time;
 use super::*;
 use crate::clock::Clock;
@@ -246,17 +246,7 @@ impl World {
     }
 
     fn offer_under(&mut self, root_version: u64, epoch: u64, number: u64, slots: &[SlotSpec]) {
-        let desired = Desired {
-            fleet: "home".parse().unwrap(),
-            device: "edge-1".parse().unwrap(),
-            fingerprint: Digest::of("key"),
-            generation: Generation { epoch, number },
-            issued_ms: 0,
-            expires_ms: 900_000,
-            nonce: Some(NONCE),
-            root_version,
-            slots: slots.to_vec(),
-        };
+        let desired = Desired { expires_ms: 900_000, root_version, ..wanted(epoch, number, slots) };
         let envelope = Envelope::sign(payload_type::DESIRED, encode(&desired).unwrap(), &[&key(DIRECTOR)]);
         self.happen(Event::DesiredOffered(envelope));
         self.work();

@@ -36,17 +36,8 @@ impl World {
     fn on(&mut self, chance: Chance) {
         match chance {
             Chance::Desired { epoch, number, version, signer, director, floor, root } => {
-                let desired = Desired {
-                    fleet: "home".parse().unwrap(),
-                    device: "edge-1".parse().unwrap(),
-                    fingerprint: Digest::of("key"),
-                    generation: Generation { epoch, number },
-                    issued_ms: 0,
-                    expires_ms: 900_000,
-                    nonce: Some(NONCE),
-                    root_version: root,
-                    slots: vec![SlotSpec { floor: floor.and_then(Version::new), ..signed_by(signer, version) }],
-                };
+                let slot = SlotSpec { floor: floor.and_then(Version::new), ..signed_by(signer, version) };
+                let desired = Desired { expires_ms: 900_000, root_version: root, ..wanted(epoch, number, &[slot]) };
                 let director = if director { DIRECTOR } else { NOBODY };
                 let payload = encode(&desired).unwrap();
                 let envelope = Envelope::sign(payload_type::DESIRED, payload, &[&key(director)]);
